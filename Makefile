@@ -1,0 +1,72 @@
+# GNU make. ./configure writes config.mak; package/targets.mak names the programs;
+# package/deps.mak, made by tools/gen-deps.sh, tells what they are made of.
+
+all:
+
+-include config.mak
+include package/targets.mak
+include package/deps.mak
+
+CC ?= $(error run ./configure first)
+PROVE := prove
+INSTALL := install
+SOURCES := $(wildcard src/*/*.c tests/*/*.c)
+
+all: $(BIN_TARGETS) $(LIBEXEC_TARGETS)
+
+config.mak:
+	@echo 'run ./configure first' >&2; exit 1
+
+%.o: %.c config.mak
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+src/chain/chain_engine.o: CPPFLAGS += -DTLS_ENGINE_PATH='"$(libexecdir)/tls-engine"'
+
+link = $(CC) $(CFLAGS) $(LDFLAGS) $(1) -o $@ $(filter %.o,$^) $(LIBS_$(@:tests/bin/%=%))
+
+.SECONDEXPANSION:
+
+$(BIN_TARGETS): $$(OBJECTS_$$@)
+	$(call link,$(LDFLAGS_CHAIN))
+
+$(LIBEXEC_TARGETS): $$(OBJECTS_$$@)
+	$(call link,$(LDFLAGS_ENGINE))
+
+$(TEST_TARGETS): $$(OBJECTS_$$@)
+	$(call link)
+
+# The tests run the programs as built, from tests/bin. tls-handshake is linked anew there: it
+# knows where tls-engine is.
+
+tests/bin/chain_engine.o: src/chain/chain_engine.c src/chain/chain.h config.mak | tests/bin
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DTLS_ENGINE_PATH='"$(CURDIR)/tests/bin/tls-engine"' -c -o $@ $<
+
+tests/bin/tls-handshake: $(subst src/chain/chain_engine,tests/bin/chain_engine,$(OBJECTS_tls-handshake))
+	$(call link,$(LDFLAGS_CHAIN))
+
+tests/bin:
+	mkdir -p $@
+
+check-programs: all $(TEST_TARGETS) tests/bin/tls-handshake
+	@for i in $(filter-out tls-handshake,$(BIN_TARGETS)) $(LIBEXEC_TARGETS); do \
+	  ln -sf ../../$$i tests/bin/$$i; done
+
+check: check-programs
+	$(PROVE) $(PROVEFLAGS) tests/
+
+install: all
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir)
+	for i in $(BIN_TARGETS); do $(INSTALL) -m 755 $$i $(DESTDIR)$(bindir)/ || exit 1; done
+	for i in $(LIBEXEC_TARGETS); do $(INSTALL) -m 755 $$i $(DESTDIR)$(libexecdir)/ || exit 1; done
+
+uninstall:
+	rm -f $(BIN_TARGETS:%=$(DESTDIR)$(bindir)/%) $(LIBEXEC_TARGETS:%=$(DESTDIR)$(libexecdir)/%)
+	-rmdir $(DESTDIR)$(libexecdir) 2>/dev/null
+
+clean:
+	rm -rf $(BIN_TARGETS) $(LIBEXEC_TARGETS) $(TEST_TARGETS) $(SOURCES:.c=.o) tests/bin
+
+distclean: clean
+	rm -f config.mak
+
+.PHONY: all check check-programs clean distclean install relink uninstall

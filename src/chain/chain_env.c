@@ -1,0 +1,86 @@
+/* ISC licence: see COPYING. */
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <skalibs/env.h>
+#include <skalibs/exec.h>
+#include <skalibs/strerr.h>
+#include <skalibs/types.h>
+
+#include "../session/session.h"
+#include "chain.h"
+
+static char const *const settings[] =
+{
+  "KEYFILE", "CERTFILE", "OCSPFILE", "CAFILE", "CADIR", "CRLFILE",
+  "TLS_SNI", "TLS_PROTOCOLS", "TLS_CIPHERS", "TLS_CURVES", "TLS_ALPN",
+  "TLS_UID", "TLS_GID", "TLS_ENGINE",
+};
+
+static char const *const named_settings[] = { "KEYFILE:", "CERTFILE:", "OCSPFILE:" };
+
+static char const *const app[] = { "SSLCTLFD", "SSLREADFD", "SSLWRITEFD" };
+
+static char const *const tls[] =
+{
+  "TLS_CTLFD", "TLS_PLAINRFD", "TLS_PLAINWFD", "TLS_SESSIONFD", "TLS_NETRFD", "TLS_NETWFD",
+};
+
+#define IS_ONE_OF(s, list) is_one_of((s), (list), sizeof(list) / sizeof(*(list)))
+
+static int is_one_of(char const *s, char const *const *list, unsigned int n)
+{
+  size_t len = strcspn(s, "=");
+  while (n--)
+    if (!strncmp(s, list[n], len) && !list[n][len]) return 1;
+  return 0;
+}
+
+static int is_named_setting(char const *s)
+{
+  for (unsigned int i = 0; i < sizeof named_settings / sizeof *named_settings; i++)
+    if (!strncmp(s, named_settings[i], strlen(named_settings[i]))) return 1;
+  return 0;
+}
+
+static int is_dropped(char const *s, int drop)
+{
+  return (drop & CHAIN_SETTINGS && (IS_ONE_OF(s, settings) || is_named_setting(s)))
+    || (drop & CHAIN_FACTS && is_one_of(s, session_fact_name, SESSION_FACTS_N))
+    || (drop & CHAIN_APP && IS_ONE_OF(s, app))
+    || (drop & CHAIN_TLS && IS_ONE_OF(s, tls));
+}
+
+void chain_tryexec(char const *const *argv, int drop, char const *modif, size_t len)
+{
+  size_t n = 0;
+  char const *kept[env_len((char const *const *)environ) + 1];
+  for (char const *const *p = (char const *const *)environ; *p; p++)
+    if (!is_dropped(*p, drop)) kept[n++] = *p;
+  kept[n] = 0;
+  mexec_fm(argv, kept, n, modif, len);
+}
+
+void chain_exec(char const *const *argv, int drop, char const *modif, size_t len)
+{
+  chain_tryexec(argv, drop, modif, len);
+  strerr_dieexec(errno == ENOENT ? 127 : 126, argv[0]);
+}
+
+size_t chain_unset(char *s, char const *name)
+{
+  size_t n = strlen(name) + 1;
+  memcpy(s, name, n);
+  return n;
+}
+
+size_t chain_setfd(char *s, char const *name, int fd)
+{
+  size_t n = chain_unset(s, name);
+  s[n - 1] = '=';
+  n += uint_fmt(s + n, fd);
+  s[n++] = 0;
+  return n;
+}

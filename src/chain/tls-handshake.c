@@ -1,0 +1,162 @@
+/* ISC licence: see COPYING. */
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <skalibs/djbunix.h>
+#include <skalibs/sgetopt.h>
+#include <skalibs/strerr.h>
+#include <skalibs/tai.h>
+#include <skalibs/types.h>
+
+#include "../session/session.h"
+#include "chain.h"
+
+#define USAGE "tls-handshake [ -c ] [ -k name | -n | -N ] [ -Y | -y ] [ -K ms ] [ -v verbosity ] " \
+  "[ -6 rfd ] [ -7 wfd ] prog..."
+
+struct options
+{
+  struct session_start start;
+  tain limit;
+  int net[2];
+  int named; /* a client: one of -k, -n and -N was given */
+};
+
+static int get_options(struct options *o, int argc, char const *const *argv)
+{
+  int net[2] = { -1, -1 };
+  subgetopt l = SUBGETOPT_ZERO;
+  for (int opt; (opt = subgetopt_r(argc, argv, "ck:nNYyK:v:6:7:", &l)) != -1; )
+    switch (opt)
+    {
+      case 'c': o->start.role = SESSION_CLIENT; break;
+      case 'k':
+        if (!*l.arg || strlen(l.arg) > SESSION_NAME_MAX) strerr_dieusage(EXIT_USAGE, USAGE);
+        memcpy(o->start.name, l.arg, strlen(l.arg) + 1);
+        o->named = 1;
+        break;
+      case 'n': o->start.verify = SESSION_VERIFY_CHAIN; o->named = 1; break;
+      case 'N': o->start.verify = SESSION_VERIFY_NOTHING; o->named = 1; break;
+      case 'Y': o->start.peercert = SESSION_PEERCERT_OPTIONAL; break;
+      case 'y': o->start.peercert = SESSION_PEERCERT_REQUIRED; break;
+      case 'K':
+      {
+        unsigned int ms = chain_number(l.arg, USAGE);
+        if (ms) tain_from_millisecs(&o->limit, ms);
+        else o->limit = tain_infinite_relative;
+        break;
+      }
+      case 'v': o->start.verbosity = chain_number(l.arg, USAGE) > 2 ? 2 : l.arg[0] - '0'; break;
+      case '6': net[0] = chain_number(l.arg, USAGE); break;
+      case '7': net[1] = chain_number(l.arg, USAGE); break;
+      default: strerr_dieusage(EXIT_USAGE, USAGE);
+    }
+  if (l.ind >= argc) strerr_dieusage(EXIT_USAGE, USAGE);
+  for (int i = 0; i < 2; i++)
+    o->net[i] = net[i] >= 0 ? net[i] : i + (o->start.role == SESSION_CLIENT ? 6 : 0);
+  return l.ind;
+}
+
+/* The session socket, an engine behind it. */
+static int engine_open(void)
+{
+  static char const *const argv[] = { chain_engine, 0 };
+  int fd[2];
+  if (!chain_socketpair(fd)) strerr_diefusys(EXIT_SYSTEM, "create session socket");
+  struct chain_child child =
+  {
+    .argv = argv, .drop = CHAIN_APP | CHAIN_TLS | CHAIN_FACTS, .input = fd[1], .orphan = 1,
+  };
+  if (!chain_spawn(&child)) strerr_diefusys(EXIT_SYSTEM, "exec ", chain_engine);
+  close(fd[1]);
+  return fd[0];
+}
+
+static void fail(struct options const *o, int code, char const *reason) gccattr_noreturn;
+static void fail(struct options const *o, int code, char const *reason)
+{
+  chain_shutdown(o->net[0], o->net[1]);
+  if (!o->start.verbosity) _exit(code);
+  strerr_dief(code, "unable to start TLS: ", reason);
+}
+
+/* The engine has the last word with the network: a failure is over when it hangs up. */
+static void handshake_failed(struct options const *o, struct session *s, unixmessage const *m,
+  tain const *deadline)
+{
+  struct session_end end;
+  unixmessage none;
+  if (!session_end_unpack(&end, m->s, m->len)) fail(o, EXIT_TLS, "malformed message of the engine");
+  while (session_receive(s, &none, deadline) > 0);
+  fail(o, end.code, end.reason);
+}
+
+/* Runs the handshake. The facts point into *s. */
+static void handshake(struct options const *o, struct session *s, struct session_facts *facts)
+{
+  char msg[SESSION_MAX];
+  unixmessage m;
+  tain deadline;
+  tain_add_g(&deadline, &o->limit);
+  int r = session_send(s, msg, session_start_pack(msg, &o->start), o->net)
+    ? session_receive(s, &m, &deadline) : errno == EPIPE ? 0 : -1;
+  if (r == SESSION_FAILED) handshake_failed(o, s, &m, &deadline);
+  if (!r) fail(o, EXIT_TLS, "the engine is gone");
+  if (r < 0 && errno == ETIMEDOUT) fail(o, EXIT_HANDSHAKE, "the handshake timed out");
+  if (r < 0 && errno != EPROTO) fail(o, EXIT_SYSTEM, strerror(errno));
+  if (r != SESSION_FACTS || !session_facts_unpack(facts, m.s, m.len))
+    fail(o, EXIT_TLS, "malformed message of the engine");
+}
+
+static void tell(struct session_facts const *f)
+{
+  char const *name = f->value[FACT_SERVERNAME];
+  char const *peer = f->value[FACT_PEER_HASH];
+  strerr_warni("session started: ", f->value[FACT_PROTOCOL], " ", f->value[FACT_CIPHER],
+    name ? ", server name " : "", name ? name : "", peer ? ", peer " : "", peer ? peer : "");
+}
+
+/* From here on nothing in this process can write plaintext to the network by accident. */
+static void network_leave(int const *net)
+{
+  int fd = open2("/dev/null", O_RDWR);
+  if (fd < 0 || fd_copy(net[0], fd) < 0 || fd_copy(net[1], fd) < 0)
+    strerr_diefusys(EXIT_SYSTEM, "replace the network with /dev/null");
+  if (fd != net[0] && fd != net[1]) close(fd);
+}
+
+int main(int argc, char const *const *argv)
+{
+  struct options o = { .start = { .verbosity = 1 } };
+  struct session s;
+  struct session_facts facts;
+  char modif[SESSION_MAX + 1024];
+  size_t n = 0;
+  PROG = "tls-handshake";
+  tain_from_millisecs(&o.limit, 30000);
+  argv += get_options(&o, argc, argv);
+  if (o.start.role == SESSION_CLIENT && !o.named)
+    strerr_dief(EXIT_USAGE, "no server name to verify: give -k name, or -n");
+
+  int fd = engine_open();
+  tain_now_set_stopwatch_g();
+  if (!session_init(&s, fd, 0)) strerr_diefusys(EXIT_SYSTEM, "use session socket");
+  handshake(&o, &s, &facts);
+  if (o.start.verbosity > 1) tell(&facts);
+  network_leave(o.net);
+
+  for (int i = 0; i < SESSION_FACTS_N; i++)
+  {
+    if (!facts.value[i]) continue;
+    n += chain_unset(modif + n, session_fact_name[i]);
+    modif[n - 1] = '=';
+    n += chain_unset(modif + n, facts.value[i]);
+  }
+  n += chain_setfd(modif + n, "TLS_SESSIONFD", fd);
+  n += chain_setfd(modif + n, "TLS_NETRFD", o.net[0]);
+  n += chain_setfd(modif + n, "TLS_NETWFD", o.net[1]);
+  if (uncoe(fd) < 0) strerr_diefusys(EXIT_SYSTEM, "hand on the session socket");
+  chain_exec(argv, CHAIN_FACTS, modif, n);
+}

@@ -1,0 +1,95 @@
+/* ISC licence: see COPYING. */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <skalibs/strerr.h>
+#include <skalibs/types.h>
+#include <skalibs/uint64.h>
+
+#include "engine.h"
+
+enum { LINGER_SECONDS = 30, REFUSAL_SECONDS = 5 };
+
+void engine_refusev(struct engine *e, int code, char const *const *parts)
+{
+  char msg[SESSION_MAX];
+  struct session_end end = { .code = code };
+  text_join(end.reason, sizeof end.reason, parts);
+  session_send(&e->session, msg, session_end_pack(msg, SESSION_FAILED, &end), 0);
+  network_linger(&e->net, REFUSAL_SECONDS);
+  exit(code);
+}
+
+void engine_abandon(struct engine *e)
+{
+  network_linger(&e->net, 0);
+  exit(0);
+}
+
+/* Receives a message of this type, or ends: quietly if the chain is gone. */
+static void receive(struct engine *e, enum session_type type, unixmessage *m)
+{
+  int r = session_receive(&e->session, m, &tain_infinite);
+  if (r == (int)type) return;
+  if (!r) engine_abandon(e);
+  if (r < 0 && errno != EPROTO) strerr_diefusys(EXIT_SYSTEM, "use session socket");
+  strerr_dief(EXIT_USAGE, "invalid message on the session socket");
+}
+
+static void tell(struct engine const *e, struct session_end const *end)
+{
+  char received[UINT64_FMT], sent[UINT64_FMT];
+  received[uint64_fmt(received, end->received)] = 0;
+  sent[uint64_fmt(sent, end->sent)] = 0;
+  if (e->start.verbosity > 1)
+    strerr_warni("session ended: ", received, " bytes received, ", sent, " sent, ",
+      end->code ? "failed" : end->truncated ? "cut by the peer" : "closed by both sides");
+  if (e->start.verbosity && end->code) strerr_warnw("session failed: ", end->reason);
+  else if (e->start.verbosity && end->truncated)
+    strerr_warnw("session cut: the peer ended without close_notify");
+}
+
+int engine_serve(struct engine *e, int fd)
+{
+  char msg[SESSION_MAX], text[FACTS_TEXT_MAX];
+  unixmessage m;
+  struct session_facts facts;
+  struct session_join join;
+  struct session_end end = { 0 };
+  char const *reason;
+  e->net.rfd = e->net.wfd = -1;
+  tain_now_set_stopwatch_g();
+  if (!session_init(&e->session, fd, 1)) strerr_diefusys(EXIT_SYSTEM, "use session socket");
+
+  receive(e, SESSION_START, &m);
+  if (!session_start_unpack(&e->start, m.s, m.len))
+    strerr_dief(EXIT_USAGE, "invalid START on the session socket");
+  network_init(&e->net, m.fds[0], m.fds[1], e->start.role == SESSION_SERVER);
+  e->tls = settings_load(e);
+  reason = confine();
+  if (reason) engine_refuse(e, EXIT_SYSTEM, "unable to ", reason, ": ", strerror(errno));
+
+  reason = handshake(e);
+  if (!reason) reason = facts_fill(&facts, e->tls, text, e->start.role == SESSION_SERVER);
+  if (reason) engine_refuse(e, EXIT_HANDSHAKE, reason);
+  if (!session_send(&e->session, msg, session_facts_pack(msg, &facts), 0)) engine_abandon(e);
+
+  receive(e, SESSION_JOIN, &m);
+  if (!session_join_unpack(&join, m.s, m.len))
+    strerr_dief(EXIT_USAGE, "invalid JOIN on the session socket");
+  msg[0] = SESSION_JOINED;
+  session_send(&e->session, msg, 1, 0);
+  relay(e, m.fds, &join, &end);
+  network_linger(&e->net, LINGER_SECONDS);
+  if (e->net.write_errno && !end.code)
+  {
+    end.code = EXIT_TLS;
+    TEXT_JOIN(end.reason, "the peer did not take everything: ", strerror(e->net.write_errno));
+  }
+  session_send(&e->session, msg, session_end_pack(msg, SESSION_ENDED, &end), 0);
+  tell(e, &end);
+  return end.code;
+}

@@ -1,0 +1,157 @@
+/* ISC licence: see COPYING. */
+
+/* The TLS engine: one session, from START to ENDED, on one session socket. */
+
+#ifndef TLS_CHAIN_ENGINE_H
+#define TLS_CHAIN_ENGINE_H
+
+#include <sys/types.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <skalibs/gccattributes.h>
+#include <skalibs/tai.h>
+
+#include <tls.h>
+
+#include "../session/session.h"
+
+#define EXIT_TLS_CONFIG 96
+#define EXIT_HANDSHAKE 97
+#define EXIT_TLS 98
+#define EXIT_USAGE 100
+#define EXIT_SYSTEM 111
+
+/*
+  Bytes on their way: written at tail, read at head, started anew when empty, so that a session
+  of small messages touches few pages of it.
+*/
+#define BUFFER_SIZE 69632 /* 64 KiB, and what TLS adds to that many bytes */
+
+struct buf
+{
+  size_t head;
+  size_t tail;
+  char s[BUFFER_SIZE];
+};
+
+static inline size_t buf_len(struct buf const *b)
+{
+  return b->tail - b->head;
+}
+
+static inline size_t buf_room(struct buf const *b)
+{
+  return BUFFER_SIZE - b->tail;
+}
+
+static inline void buf_skip(struct buf *b, size_t n)
+{
+  b->head += n;
+  if (b->head == b->tail) b->head = b->tail = 0;
+}
+
+/* The network, as raw TLS records in two buffers. libtls sees it through two callbacks only. */
+struct network
+{
+  int rfd; /* -1 once closed */
+  int wfd;
+  int is_server;
+  int started;     /* a first byte has been seen, and it may begin a handshake */
+  int injected;    /* bytes waited before TLS, that cannot be part of it */
+  int eof;         /* the raw stream has ended */
+  int read_errno;  /* or has failed */
+  int write_errno; /* nothing more can be written */
+  struct buf in;
+  struct buf out;
+};
+
+/* Takes over both descriptors. */
+extern void network_init(struct network *, int rfd, int wfd, int is_server);
+
+/* Moves what can be moved without waiting. Returns whether anything was, or an end was seen. */
+extern int network_fill(struct network *);
+extern int network_flush(struct network *);
+
+/* Whether the last word has been said on the way in, by an end or a failure. */
+extern int network_at_end(struct network const *);
+
+/* The callbacks of libtls; the last argument is the network. */
+extern ssize_t network_read(struct tls *, void *, size_t, void *);
+extern ssize_t network_write(struct tls *, void const *, size_t, void *);
+
+/* Ends the direction to the peer, for all who hold a copy of the socket. */
+extern void network_end(struct network *);
+
+/*
+  Sends what is left, ends the direction to the peer, and drops what still comes from it until
+  it ends too, so that no reset overtakes the last bytes sent. Bounded by seconds. Closes both.
+*/
+extern void network_linger(struct network *, int seconds);
+
+struct engine
+{
+  struct session session;
+  struct session_start start;
+  struct network net;
+  struct tls *tls;
+  struct buf up;   /* plaintext from the peer to the application */
+  struct buf down; /* and from the application to the peer */
+};
+
+/*
+  Settings, from the environment. Returns a configured context for the role and policy of start,
+  with every file read that it needs; dies through engine_refuse if a setting is bad.
+*/
+extern struct tls *settings_load(struct engine *);
+
+/* Dies through engine_refuse, naming the file that libtls did not take for reason. */
+extern void settings_blame(struct engine *, char const *reason) gccattr_noreturn;
+
+/* Whether name is one that KEYFILE:name or KEYFILE:*.rest in the environment knows. */
+extern int settings_know_name(char const *name);
+
+/*
+  Gives up what the handshake does not need: core dumps, ptrace, new privileges, and if TLS_UID
+  and TLS_GID are set the user, the group and all supplementary groups. Returns what could not be
+  done, errno set, or null.
+*/
+extern char const *confine(void);
+
+/* Runs the handshake. Returns null, or the reason of the failure. */
+extern char const *handshake(struct engine *);
+
+/*
+  What is known of the session, checked; the strings live as long as text, of FACTS_TEXT_MAX bytes,
+  and the connection.
+  Returns null, or the reason why the peer cannot be let in.
+*/
+#define FACTS_TEXT_MAX 384
+extern char const *facts_fill(struct session_facts *, struct tls *, char *text, int is_server);
+
+/* Moves bytes between network and application until both have ended, and says how it went. */
+extern void relay(struct engine *, int const *plain, struct session_join const *,
+  struct session_end *);
+
+/* Joins the strings of a null-ended list into to, of max bytes with the null byte; cuts the rest. */
+extern void text_join(char *to, size_t max, char const *const *parts);
+#define TEXT_JOIN(to, ...) text_join((to), sizeof(to), (char const *const []){ __VA_ARGS__, 0 })
+
+/*
+  Tells the chain that the session cannot be, and why, the parts joined; hangs up the network;
+  exits with code.
+*/
+extern void engine_refusev(struct engine *, int code, char const *const *parts) gccattr_noreturn;
+#define engine_refuse(e, code, ...) \
+  engine_refusev((e), (code), (char const *const []){ __VA_ARGS__, 0 })
+
+/* The chain went away before JOIN: hangs up the network, exits 0. */
+extern void engine_abandon(struct engine *) gccattr_noreturn;
+
+/* Serves one session on fd, as tls-engine does; returns its exit code. */
+extern int engine_serve(struct engine *, int fd);
+
+/* Closes fd and all descriptors above it. */
+extern void engine_closefrom(int fd);
+
+#endif

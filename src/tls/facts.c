@@ -1,0 +1,78 @@
+/* ISC licence: see COPYING. */
+
+#include <string.h>
+
+#include <skalibs/types.h>
+#include <skalibs/uint64.h>
+
+#include "engine.h"
+
+static int is_clean(char const *s)
+{
+  for (; *s; s++)
+    if ((unsigned char)*s < 0x20 || *s == 0x7f) return 0;
+  return 1;
+}
+
+static char lower(char c)
+{
+  return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c;
+}
+
+/*
+  Copies a host name in lower case, the form in which a script can compare it. Returns 0 if it is
+  none (RFC 6066, 3; RFC 1123, 2.1, and the underscore): a script may well make a path of it.
+*/
+static int hostname_copy(char *to, char const *name)
+{
+  size_t len = strlen(name);
+  *to = 0;
+  if (!len || len > 253) return 0;
+  for (size_t i = 0; i <= len; i++)
+  {
+    char c = to[i] = lower(name[i]);
+    int edge = !i || to[i - 1] == '.';
+    if (c == '.' || !c ? edge : c == '-' ? edge
+      : !((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_')) return *to = 0;
+  }
+  return 1;
+}
+
+static char const *fmt(char **s, uint64_t n)
+{
+  char *p = *s;
+  *s += uint64_fmt(*s, n);
+  *(*s)++ = 0;
+  return p;
+}
+
+static void peer(struct session_facts *f, struct tls *tls, char **s)
+{
+  f->value[FACT_PEER_HASH] = tls_peer_cert_hash(tls);
+  f->value[FACT_PEER_SUBJECT] = tls_peer_cert_subject(tls);
+  f->value[FACT_PEER_ISSUER] = tls_peer_cert_issuer(tls);
+  f->value[FACT_PEER_NOTBEFORE] = fmt(s, tls_peer_cert_notbefore(tls));
+  f->value[FACT_PEER_NOTAFTER] = fmt(s, tls_peer_cert_notafter(tls));
+}
+
+char const *facts_fill(struct session_facts *f, struct tls *tls, char *s, int is_server)
+{
+  char const *name = tls_conn_servername(tls);
+  *f = (struct session_facts){ 0 };
+  f->value[FACT_PROTOCOL] = tls_conn_version(tls);
+  f->value[FACT_CIPHER] = tls_conn_cipher(tls);
+  f->value[FACT_ALPN] = tls_conn_alpn_selected(tls);
+  f->value[FACT_RESUMED] = tls_conn_session_resumed(tls) ? "Resumed" : "Initial";
+  if (name && *name)
+  {
+    if (hostname_copy(s, name)) f->value[FACT_SERVERNAME] = s;
+    else if (is_server) return "the client sent a server name that is no host name";
+    s += strlen(s) + 1;
+  }
+  int bits = tls_conn_cipher_strength(tls);
+  if (bits > 0) f->value[FACT_KEYSIZE] = fmt(&s, bits);
+  if (tls_peer_cert_provided(tls)) peer(f, tls, &s);
+  for (int i = 0; i < SESSION_FACTS_N; i++)
+    if (f->value[i] && !is_clean(f->value[i])) f->value[i] = 0;
+  return f->value[FACT_PROTOCOL] && f->value[FACT_CIPHER] ? 0 : "libtls does not know the cipher";
+}

@@ -1,0 +1,218 @@
+/* ISC licence: see COPYING. */
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <skalibs/allreadwrite.h>
+#include <skalibs/djbunix.h>
+#include <skalibs/iopause.h>
+
+#include "engine.h"
+
+/*
+  The relay: two directions, each with a buffer of plaintext and the application's end of it.
+  Every turn moves what can be moved without waiting, then computes from the state alone what to
+  wait for. An end on one side of a direction closes its other side once the buffer is empty; it
+  never touches the other direction.
+*/
+
+enum { STALL_SECONDS = 30 };
+
+struct relay
+{
+  struct engine *e;
+  struct session_join const *join;
+  struct session_end *end;
+  int app_w;       /* where the application reads, -1 once closed */
+  int app_r;       /* where it writes, -1 once closed */
+  int up_ended;    /* nothing more will be decrypted */
+  int down_ended;  /* close_notify is in the buffer, or was not wanted */
+  int net_ended;   /* the direction to the peer is shut */
+  int failed;      /* the TLS session cannot go on; end->reason tells why */
+};
+
+static void fail(struct relay *r, char const *step, char const *reason)
+{
+  if (!r->failed) TEXT_JOIN(r->end->reason, step, ": ", reason ? reason : "unknown reason");
+  r->failed = 1;
+  r->end->code = EXIT_TLS;
+}
+
+static void close_fd(int *fd)
+{
+  if (*fd >= 0) close(*fd);
+  *fd = -1;
+}
+
+/* Peer to application: decrypts into the buffer. */
+static int up_decrypt(struct relay *r)
+{
+  struct buf *b = &r->e->up;
+  struct network *net = &r->e->net;
+  int moved = 0;
+  while (!r->up_ended && !r->failed && buf_room(b))
+  {
+    ssize_t n = tls_read(r->e->tls, b->s + b->tail, buf_room(b));
+    if (n == TLS_WANT_POLLOUT) break;
+    if (n == TLS_WANT_POLLIN)
+    {
+      if (buf_len(&net->in) || !network_at_end(net)) break;
+      r->up_ended = r->end->truncated = 1;
+      if (net->read_errno) TEXT_JOIN(r->end->reason, "read from network: ", strerror(net->read_errno));
+      if (r->join->strict) fail(r, "read from network", "the peer ended without close_notify");
+    }
+    else if (n < 0) fail(r, "decrypt", tls_error(r->e->tls));
+    else if (!n) r->up_ended = 1; /* close_notify */
+    else
+    {
+      r->end->received += n;
+      b->tail += n;
+      if (r->app_w < 0) b->head = b->tail = 0; /* nobody wants it, but the peer must not stall */
+    }
+    moved = 1;
+  }
+  return moved;
+}
+
+static int up_write(struct relay *r)
+{
+  struct buf *b = &r->e->up;
+  int moved = 0;
+  while (r->app_w >= 0 && buf_len(b))
+  {
+    ssize_t n = fd_write(r->app_w, b->s + b->head, buf_len(b));
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+    if (n < 0) close_fd(&r->app_w);
+    else buf_skip(b, n);
+    moved = 1;
+  }
+  if (r->app_w < 0) b->head = b->tail = 0;
+  else if (r->up_ended && !buf_len(b)) close_fd(&r->app_w), moved = 1;
+  return moved;
+}
+
+/* Application to peer: reads into the buffer. */
+static int down_read(struct relay *r)
+{
+  struct buf *b = &r->e->down;
+  if (r->app_r < 0 || buf_len(b)) return 0;
+  ssize_t n = fd_read(r->app_r, b->s, BUFFER_SIZE);
+  if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return 0;
+  if (n <= 0) close_fd(&r->app_r);
+  else b->tail = n;
+  return 1;
+}
+
+static int down_encrypt(struct relay *r)
+{
+  struct buf *b = &r->e->down;
+  int moved = 0;
+  if (r->e->net.write_errno) /* the peer takes no more: the application should know */
+  {
+    moved = r->app_r >= 0 || buf_len(b);
+    close_fd(&r->app_r);
+    b->head = b->tail = 0;
+  }
+  while (buf_len(b) && !r->failed)
+  {
+    ssize_t n = tls_write(r->e->tls, b->s + b->head, buf_len(b));
+    if (n == TLS_WANT_POLLIN || n == TLS_WANT_POLLOUT) return moved;
+    if (n < 0) fail(r, "encrypt", tls_error(r->e->tls));
+    else
+    {
+      r->end->sent += n;
+      buf_skip(b, n);
+    }
+    moved = 1;
+  }
+  if (r->app_r < 0 && !buf_len(b) && !r->down_ended && !r->failed)
+  {
+    if (r->join->notify && tls_close(r->e->tls) == TLS_WANT_POLLOUT) return moved;
+    r->down_ended = moved = 1;
+  }
+  return moved;
+}
+
+static int down_end(struct relay *r)
+{
+  if (!r->down_ended || r->net_ended || buf_len(&r->e->net.out)) return 0;
+  network_end(&r->e->net);
+  return r->net_ended = 1;
+}
+
+/* Until nothing moves any more. */
+static int turn(struct relay *r)
+{
+  int moved, any = 0;
+  do
+  {
+    moved = up_decrypt(r) | up_write(r);
+    moved |= down_read(r) | down_encrypt(r);
+    moved |= network_flush(&r->e->net) | down_end(r);
+    any |= moved;
+  }
+  while (moved && !r->failed);
+  return any;
+}
+
+static int is_over(struct relay const *r)
+{
+  return r->failed || (r->net_ended && r->app_w < 0);
+}
+
+/* What to wait for. A descriptor of which nothing is wanted is left out, lest its end spin us. */
+static unsigned int interest(struct relay const *r, iopause_fd *x)
+{
+  struct engine const *e = r->e;
+  unsigned int n = 0;
+  if (!r->up_ended && buf_room(&e->up) && !network_at_end(&e->net))
+    x[n++] = (iopause_fd){ .fd = e->net.rfd, .events = IOPAUSE_READ };
+  if (buf_len(&e->net.out) && !e->net.write_errno)
+    x[n++] = (iopause_fd){ .fd = e->net.wfd, .events = IOPAUSE_WRITE };
+  if (r->app_r >= 0 && !buf_len(&e->down))
+    x[n++] = (iopause_fd){ .fd = r->app_r, .events = IOPAUSE_READ };
+  if (r->app_w >= 0)
+    x[n++] = (iopause_fd){ .fd = r->app_w, .events = buf_len(&e->up) ? IOPAUSE_WRITE : 0 };
+  return n;
+}
+
+/* The application that stops reading is told by an error on the pipe, at any time. */
+static void notice_reader_gone(struct relay *r, iopause_fd const *x, unsigned int n)
+{
+  for (unsigned int i = 0; i < n; i++)
+    if (x[i].fd == r->app_w && x[i].revents & (POLLERR | POLLHUP | POLLNVAL)) close_fd(&r->app_w);
+}
+
+/* The limit for doing nothing: what was asked for, and one that a dead application cannot miss. */
+static void next_deadline(struct relay const *r, tain *deadline)
+{
+  *deadline = tain_infinite_relative;
+  if (r->join->idle) tain_from_millisecs(deadline, r->join->idle);
+  else if (r->app_r < 0 && r->app_w < 0) tain_uint(deadline, STALL_SECONDS);
+  tain_add_g(deadline, deadline);
+}
+
+void relay(struct engine *e, int const *plain, struct session_join const *join,
+  struct session_end *end)
+{
+  struct relay r = { .e = e, .join = join, .end = end, .app_r = plain[0], .app_w = plain[1] };
+  tain deadline;
+  ndelay_on(r.app_r);
+  ndelay_on(r.app_w);
+  next_deadline(&r, &deadline);
+  for (;;)
+  {
+    iopause_fd x[4];
+    if (turn(&r)) next_deadline(&r, &deadline);
+    if (is_over(&r)) break;
+    unsigned int n = interest(&r, x);
+    int ready = iopause_g(x, n, &deadline);
+    if (ready < 0) fail(&r, "wait", strerror(errno));
+    else if (!ready) fail(&r, "relay", join->idle ? "idle for too long" : "the peer stopped reading");
+    else notice_reader_gone(&r, x, n);
+  }
+  if (r.failed && join->notify) tls_close(e->tls);
+  close_fd(&r.app_r);
+  close_fd(&r.app_w);
+}

@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+# ISC licence: see COPYING.
+# Immediate TLS: tls-handshake tls-io app.
+
+import os
+import sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
+from tap import *
+from chain import *
+
+
+@test('an application behind tls-handshake and tls-io talks to a TLS client')
+def _():
+    client, server = tcp_pair()
+    c = Chain(['tls-handshake', 'tls-io', 'cat'], server, env=server_env())
+    peer = Peer(client).handshake()
+    peer.send(b'hello')
+    is_equal(peer.recv(5), b'hello')
+    is_equal(peer.end_politely(), (b'', 'close_notify'))
+    is_equal(c.wait(), 0)
+    is_equal(c.stderr(), '')
+
+
+@test('the application keeps the pid of the chain')
+def _():
+    client, server = tcp_pair()
+    c = Chain('tls-handshake tls-io getpid pid importas -i pid pid echo $pid', server,
+              env=server_env())
+    is_equal(Peer(client).handshake().recv_all(), (b'%d\n' % c.pid, 'close_notify'))
+
+
+run()

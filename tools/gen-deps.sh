@@ -1,0 +1,34 @@
+#!/bin/sh -e
+# Writes package/deps.mak to standard output, from package/deps-build and the #include lines of
+# the sources. Run in the top directory: tools/gen-deps.sh > package/deps.mak
+
+# a/b/../c is a/c
+flatten () {
+  sed -e :a -e 's,[^/ ]*[^/. ]/\.\./,,' -e ta
+}
+
+echo '# Made by tools/gen-deps.sh: do not edit.'
+echo
+
+for dir in src/session src/chain src/tls tests/unit tests/fuzz ; do
+  for source in "$dir"/*.c ; do
+    headers=$(sed -n "s,^#include \"\\(.*\\)\"\$, $dir/\\1,p" "$source" | flatten | tr -d '\n')
+    echo "${source%.c}.o: $source$headers"
+  done
+done
+echo
+
+grep -v '^#' package/deps-build | while IFS=': ' read -r program rest ; do
+  dir=${program%/*}
+  case $dir in src/*) target=${program##*/} ;; *) target=$program ;; esac
+  objects=" $program.o"
+  for object in ${rest%%|*} ; do
+    objects="$objects $(echo "$dir/$object.o" | flatten)"
+  done
+  libs=
+  for lib in ${rest##*|} ; do
+    libs="$libs \$(LIB_$lib)"
+  done
+  echo "OBJECTS_$target :=$objects"
+  echo "LIBS_$target =$libs"
+done
