@@ -21,9 +21,9 @@ src/tls/relay.o: src/tls/relay.c src/tls/engine.h
 src/tls/settings.o: src/tls/settings.c src/tls/engine.h
 src/tls/text.o: src/tls/text.c src/tls/engine.h
 src/tls/tls-engine.o: src/tls/tls-engine.c src/tls/engine.h
-tests/unit/session.o: tests/unit/session.c
+tests/unit/session.o: tests/unit/session.c src/session/session.h
 tests/fuzz/replay.o: tests/fuzz/replay.c
-tests/fuzz/session.o: tests/fuzz/session.c
+tests/fuzz/session.o: tests/fuzz/session.c src/session/session.h
 
 OBJECTS_tls-ctl-open := src/chain/tls-ctl-open.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_spawn.o src/session/session_facts.o
 LIBS_tls-ctl-open = $(LIB_EXECLINE) $(LIB_SKALIBS) $(LIB_SOCKET)

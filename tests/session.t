@@ -1,0 +1,4 @@
+#!/bin/sh
+# ISC licence: see COPYING.
+# The session protocol, by its unit tests.
+exec "${0%/*}/unit/session" 2>&1
