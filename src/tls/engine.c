@@ -84,7 +84,7 @@ int engine_serve(struct engine *e, int fd)
   session_send(&e->session, msg, 1, 0);
   relay(e, m.fds, &join, &end);
   network_linger(&e->net, LINGER_SECONDS);
-  if (e->net.write_errno && !end.code)
+  if (e->net.lost && !end.code)
   {
     end.code = EXIT_TLS;
     TEXT_JOIN(end.reason, "the peer did not take everything: ", strerror(e->net.write_errno));

@@ -77,8 +77,13 @@ int network_fill(struct network *n)
 int network_flush(struct network *n)
 {
   if (!buf_len(&n->out)) return 0;
-  ssize_t r = n->write_errno ? (ssize_t)buf_len(&n->out) /* nobody will ever read it */
-    : raw_write(n->wfd, n->out.s + n->out.head, buf_len(&n->out));
+  if (n->write_errno)
+  {
+    n->lost = 1;
+    n->out.head = n->out.tail = 0;
+    return 1;
+  }
+  ssize_t r = raw_write(n->wfd, n->out.s + n->out.head, buf_len(&n->out));
   if (r < 0 && is_wait(errno)) return 0;
   if (r < 0) n->write_errno = errno;
   else buf_skip(&n->out, r);

@@ -111,6 +111,7 @@ static int down_encrypt(struct relay *r)
   if (r->e->net.write_errno) /* the peer takes no more: the application should know */
   {
     moved = r->app_r >= 0 || buf_len(b);
+    if (buf_len(b)) r->e->net.lost = 1;
     close_fd(&r->app_r);
     b->head = b->tail = 0;
   }
