@@ -54,7 +54,7 @@ static int length_is_bounded(unixmessage_receiver *r)
     cbuffer_rpeek(&r->mainb, v);
     n = v[0].iov_len < HEADER ? v[0].iov_len : HEADER;
     memcpy(head, v[0].iov_base, n);
-    memcpy(head + n, v[1].iov_base, HEADER - n);
+    if (n < HEADER) memcpy(head + n, v[1].iov_base, HEADER - n);
   }
   else
   {
