@@ -24,15 +24,18 @@
 
 /*
   Bytes on their way: written at tail, read at head, started anew when empty, so that a session
-  of small messages touches few pages of it.
+  of small messages touches few pages of it. What holds plaintext is as large as a pipe is; what
+  holds records has room for what TLS adds to that.
 */
-#define BUFFER_SIZE 69632 /* 64 KiB, and what TLS adds to that many bytes */
+#define PLAIN_SIZE 65536
+#define RAW_SIZE (PLAIN_SIZE + 4096)
 
 struct buf
 {
+  size_t size;
   size_t head;
   size_t tail;
-  char s[BUFFER_SIZE];
+  char s[RAW_SIZE];
 };
 
 static inline size_t buf_len(struct buf const *b)
@@ -42,13 +45,18 @@ static inline size_t buf_len(struct buf const *b)
 
 static inline size_t buf_room(struct buf const *b)
 {
-  return BUFFER_SIZE - b->tail;
+  return b->size - b->tail;
+}
+
+static inline void buf_clear(struct buf *b)
+{
+  b->head = b->tail = 0;
 }
 
 static inline void buf_skip(struct buf *b, size_t n)
 {
   b->head += n;
-  if (b->head == b->tail) b->head = b->tail = 0;
+  if (b->head == b->tail) buf_clear(b);
 }
 
 /* The network, as raw TLS records in two buffers. libtls sees it through two callbacks only. */
@@ -57,6 +65,7 @@ struct network
   int rfd; /* -1 once closed */
   int wfd;
   int is_server;
+  int readable;    /* poll said so, and nothing has been read since that fell short */
   int started;     /* a first byte has been seen, and it may begin a handshake */
   int injected;    /* bytes waited before TLS, that cannot be part of it */
   int eof;         /* the raw stream has ended */
@@ -70,7 +79,7 @@ struct network
 /* Takes over both descriptors. */
 extern void network_init(struct network *, int rfd, int wfd, int is_server);
 
-/* Moves what can be moved without waiting. Returns whether anything was, or an end was seen. */
+/* Move what can be moved without waiting. Return whether anything was, or an end was seen. */
 extern int network_fill(struct network *);
 extern int network_flush(struct network *);
 

@@ -17,7 +17,9 @@ static int wait_for(struct engine *e, int want)
     { .fd = e->net.wfd, .events = IOPAUSE_WRITE },
   };
   unsigned int n = buf_len(&e->net.out) || want == TLS_WANT_POLLOUT ? 3 : 2;
-  return iopause_g(x, n, &tain_infinite) > 0 && !x[0].revents;
+  if (iopause_g(x, n, &tain_infinite) < 0 || x[0].revents) return 0;
+  e->net.readable = !!x[1].revents;
+  return 1;
 }
 
 static char const *begin(struct engine *e)
@@ -47,6 +49,7 @@ char const *handshake(struct engine *e)
   int r;
   char const *reason = begin(e);
   if (reason) settings_blame(e, reason);
+  e->net.readable = 1;
   if (e->start.role == SESSION_CLIENT && network_fill(&e->net) && buf_len(&e->net.in))
     e->net.injected = 1;
   while ((r = e->net.injected ? -1 : tls_handshake(e->tls)))

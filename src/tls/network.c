@@ -30,6 +30,7 @@ void network_init(struct network *n, int rfd, int wfd, int is_server)
   n->rfd = rfd;
   n->wfd = wfd;
   n->is_server = is_server;
+  n->in.size = n->out.size = RAW_SIZE;
   unblock(rfd);
   unblock(wfd);
   setsockopt(wfd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
@@ -59,8 +60,10 @@ static int is_wait(int e)
 
 int network_fill(struct network *n)
 {
-  if (network_at_end(n) || !buf_room(&n->in)) return 0;
-  ssize_t r = raw_read(n->rfd, n->in.s + n->in.tail, buf_room(&n->in));
+  size_t room = buf_room(&n->in);
+  if (!n->readable || network_at_end(n) || !room) return 0;
+  ssize_t r = raw_read(n->rfd, n->in.s + n->in.tail, room);
+  if (r < (ssize_t)room) n->readable = 0;
   if (r < 0 && is_wait(errno)) return 0;
   if (r < 0) n->read_errno = errno;
   if (r < 0 && !n->write_errno) n->write_errno = errno; /* a reset is one of both directions */
@@ -80,7 +83,7 @@ int network_flush(struct network *n)
   if (n->write_errno)
   {
     n->lost = 1;
-    n->out.head = n->out.tail = 0;
+    buf_clear(&n->out);
     return 1;
   }
   ssize_t r = raw_write(n->wfd, n->out.s + n->out.head, buf_len(&n->out));
@@ -149,7 +152,8 @@ void network_linger(struct network *n, int seconds)
       network_end(n);
       ended = 1;
     }
-    n->in.head = n->in.tail = 0;
+    buf_clear(&n->in);
+    n->readable = 1;
     network_fill(n);
     unsigned int k = linger_interest(n, ended, x);
     if (!k || !tain_future(&deadline) || iopause_g(x, k, &deadline) <= 0) break;

@@ -12,9 +12,10 @@
 
 /*
   The relay: two directions, each with a buffer of plaintext and the application's end of it.
-  Every turn moves what can be moved without waiting, then computes from the state alone what to
-  wait for. An end on one side of a direction closes its other side once the buffer is empty; it
-  never touches the other direction.
+  Every turn moves what can be moved without waiting, both ways, then computes from the state alone
+  what to wait for; as long as something moves it does not wait but looks what else is ready. An
+  end on one side of a direction closes its other side once the buffer is empty; it never touches
+  the other direction.
 */
 
 enum { STALL_SECONDS = 30 };
@@ -26,6 +27,7 @@ struct relay
   struct session_end *end;
   int app_w;       /* where the application reads, -1 once closed */
   int app_r;       /* where it writes, -1 once closed */
+  int app_ready;   /* poll said that it has written */
   int up_ended;    /* nothing more will be decrypted */
   int down_ended;  /* close_notify is in the buffer, or was not wanted */
   int net_ended;   /* the direction to the peer is shut */
@@ -68,7 +70,7 @@ static int up_decrypt(struct relay *r)
     {
       r->end->received += n;
       b->tail += n;
-      if (r->app_w < 0) b->head = b->tail = 0; /* nobody wants it, but the peer must not stall */
+      if (r->app_w < 0) buf_clear(b); /* nobody wants it, but the peer must not stall */
     }
     moved = 1;
   }
@@ -87,7 +89,7 @@ static int up_write(struct relay *r)
     else buf_skip(b, n);
     moved = 1;
   }
-  if (r->app_w < 0) b->head = b->tail = 0;
+  if (r->app_w < 0) buf_clear(b);
   else if (r->up_ended && !buf_len(b)) close_fd(&r->app_w), moved = 1;
   return moved;
 }
@@ -96,8 +98,9 @@ static int up_write(struct relay *r)
 static int down_read(struct relay *r)
 {
   struct buf *b = &r->e->down;
-  if (r->app_r < 0 || buf_len(b)) return 0;
-  ssize_t n = fd_read(r->app_r, b->s, BUFFER_SIZE);
+  if (!r->app_ready || r->app_r < 0 || buf_len(b)) return 0;
+  ssize_t n = fd_read(r->app_r, b->s, b->size);
+  r->app_ready = 0;
   if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return 0;
   if (n <= 0) close_fd(&r->app_r);
   else b->tail = n;
@@ -113,7 +116,7 @@ static int down_encrypt(struct relay *r)
     moved = r->app_r >= 0 || buf_len(b);
     if (buf_len(b)) r->e->net.lost = 1;
     close_fd(&r->app_r);
-    b->head = b->tail = 0;
+    buf_clear(b);
   }
   while (buf_len(b) && !r->failed)
   {
@@ -142,19 +145,11 @@ static int down_end(struct relay *r)
   return r->net_ended = 1;
 }
 
-/* Until nothing moves any more. */
 static int turn(struct relay *r)
 {
-  int moved, any = 0;
-  do
-  {
-    moved = up_decrypt(r) | up_write(r);
-    moved |= down_read(r) | down_encrypt(r);
-    moved |= network_flush(&r->e->net) | down_end(r);
-    any |= moved;
-  }
-  while (moved && !r->failed);
-  return any;
+  int moved = up_decrypt(r) | up_write(r);
+  moved |= down_read(r) | down_encrypt(r);
+  return moved | network_flush(&r->e->net) | down_end(r);
 }
 
 static int is_over(struct relay const *r)
@@ -179,10 +174,15 @@ static unsigned int interest(struct relay const *r, iopause_fd *x)
 }
 
 /* The application that stops reading is told by an error on the pipe, at any time. */
-static void notice_reader_gone(struct relay *r, iopause_fd const *x, unsigned int n)
+static void notice(struct relay *r, iopause_fd const *x, unsigned int n)
 {
   for (unsigned int i = 0; i < n; i++)
-    if (x[i].fd == r->app_w && x[i].revents & (POLLERR | POLLHUP | POLLNVAL)) close_fd(&r->app_w);
+  {
+    if (!x[i].revents) continue;
+    if (x[i].fd == r->e->net.rfd) r->e->net.readable = 1;
+    else if (x[i].fd == r->app_r) r->app_ready = 1;
+    else if (x[i].fd == r->app_w && x[i].revents & IOPAUSE_EXCEPT) close_fd(&r->app_w);
+  }
 }
 
 /* The limit for doing nothing: what was asked for, and one that a dead application cannot miss. */
@@ -199,19 +199,21 @@ void relay(struct engine *e, int const *plain, struct session_join const *join,
 {
   struct relay r = { .e = e, .join = join, .end = end, .app_r = plain[0], .app_w = plain[1] };
   tain deadline;
+  e->up.size = e->down.size = PLAIN_SIZE;
   ndelay_on(r.app_r);
   ndelay_on(r.app_w);
   next_deadline(&r, &deadline);
   for (;;)
   {
     iopause_fd x[4];
-    if (turn(&r)) next_deadline(&r, &deadline);
+    int moved = turn(&r);
     if (is_over(&r)) break;
+    if (moved) next_deadline(&r, &deadline);
     unsigned int n = interest(&r, x);
-    int ready = iopause_g(x, n, &deadline);
+    int ready = iopause_g(x, n, moved ? &STAMP : &deadline);
     if (ready < 0) fail(&r, "wait", strerror(errno));
-    else if (!ready) fail(&r, "relay", join->idle ? "idle for too long" : "the peer stopped reading");
-    else notice_reader_gone(&r, x, n);
+    else if (ready || moved) notice(&r, x, n);
+    else fail(&r, "relay", join->idle ? "idle for too long" : "the peer stopped reading");
   }
   if (r.failed && join->notify) tls_close(e->tls);
   close_fd(&r.app_r);
