@@ -60,7 +60,8 @@ extern int chain_socketpair(int fd[2]);
   Starts argv, which inherits the n descriptors in keep as well, with the environment less drop,
   changed by modif, as for chain_exec. input, if not negative, becomes its descriptor 0. An orphan
   is not left as a child of the caller, who may exec a program that waits for children of its own.
-  Returns once the exec has succeeded: the child's pid, of no use for an orphan; or 0 with errno set.
+  Returns once the exec has succeeded: the child's pid, of no use for an orphan. Returns -1 with
+  errno set if the exec failed, 0 with errno set if anything before it did.
 */
 struct chain_child
 {

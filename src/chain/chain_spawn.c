@@ -8,44 +8,50 @@
 
 #include "chain.h"
 
-/* Becomes the program, or tells errno to the pipe that the exec would have closed. */
-static void become(struct chain_child const *c, int report)
+/* What went wrong on the way to the exec, told to the pipe that the exec would have closed. */
+struct report
 {
+  pid_t result; /* of chain_spawn */
   int e;
-  for (unsigned int i = 0; i < c->n; i++)
-    if (uncoe(c->keep[i]) < 0) goto err;
-  if (c->input >= 0 && fd_copy(0, c->input) < 0) goto err;
-  chain_tryexec(c->argv, c->drop, c->modif, c->modiflen);
-err:
-  e = errno;
-  fd_write(report, (char *)&e, sizeof e);
+};
+
+static void report_error(int fd, pid_t result)
+{
+  struct report r = { .result = result, .e = errno };
+  fd_write(fd, (char *)&r, sizeof r);
   _exit(127);
+}
+
+static void become(struct chain_child const *c, int fd)
+{
+  for (unsigned int i = 0; i < c->n; i++)
+    if (uncoe(c->keep[i]) < 0) report_error(fd, 0);
+  if (c->input >= 0 && fd_copy(0, c->input) < 0) report_error(fd, 0);
+  chain_tryexec(c->argv, c->drop, c->modif, c->modiflen);
+  report_error(fd, -1);
 }
 
 pid_t chain_spawn(struct chain_child const *c)
 {
-  int report[2];
-  int e = 0;
-  if (!chain_pipe(report)) return 0;
+  int p[2];
+  if (!chain_pipe(p)) return 0;
   pid_t pid = fork();
   if (!pid)
   {
     pid_t grandchild = c->orphan ? fork() : 0;
-    if (!grandchild) become(c, report[1]);
-    if (grandchild < 0)
-    {
-      e = errno;
-      fd_write(report[1], (char *)&e, sizeof e);
-    }
+    if (!grandchild) become(c, p[1]);
+    if (grandchild < 0) report_error(p[1], 0);
     _exit(0);
   }
-  if (pid < 0) e = errno;
-  close(report[1]);
+  struct report r = { .result = pid, .e = errno };
+  if (pid < 0) r.result = 0;
+  close(p[1]);
   if (pid > 0)
   {
-    fd_read(report[0], (char *)&e, sizeof e); /* end of file: the exec succeeded */
-    if (e || c->orphan) wait_pid(pid, &(int){ 0 });
+    fd_read(p[0], (char *)&r, sizeof r); /* end of file: the exec succeeded */
+    if (r.result <= 0 || c->orphan) wait_pid(pid, &(int){ 0 });
   }
-  close(report[0]);
-  return e ? (errno = e, 0) : pid;
+  close(p[0]);
+  errno = r.e;
+  return r.result;
 }

@@ -1,5 +1,7 @@
 /* ISC licence: see COPYING. */
 
+#include <errno.h>
+
 #include <skalibs/allreadwrite.h>
 #include <skalibs/djbunix.h>
 #include <skalibs/iopause.h>
@@ -12,8 +14,17 @@
 
 #define USAGE "tls-await [ -c ] [ -t ms ] [ -r ] prog..."
 
-/* What the application said: a byte, 0 for end of file, -1 for nothing in time. */
-static int await_command(int fd, unsigned int ms)
+enum command
+{
+  COMMAND_REPLY = 'Y',
+  COMMAND_NO_REPLY = 'y',
+  DECLINED,
+  TIMED_OUT,
+  NO_COMMAND,
+  FAILED, /* errno is set */
+};
+
+static enum command await_command(int fd, unsigned int ms)
 {
   char s[2];
   iopause_fd x = { .fd = fd, .events = IOPAUSE_READ };
@@ -22,14 +33,11 @@ static int await_command(int fd, unsigned int ms)
   if (ms) tain_from_millisecs(&deadline, ms);
   tain_add_g(&deadline, &deadline);
   int r = iopause_g(&x, 1, &deadline);
-  if (r < 0) strerr_diefusys(EXIT_SYSTEM, "wait for the application");
-  if (!r) return -1;
-  ssize_t n = fd_read(fd, s, 2);
-  if (n < 0) strerr_diefusys(EXIT_SYSTEM, "read from the control socket");
-  if (!n) return 0;
-  if (n > 1 || (s[0] != 'y' && s[0] != 'Y'))
-    strerr_dief(EXIT_USAGE, "invalid command on the control socket");
-  return s[0];
+  if (!r) return TIMED_OUT;
+  ssize_t n = r < 0 ? -1 : fd_read(fd, s, 2);
+  if (n < 0) return FAILED;
+  if (!n) return DECLINED;
+  return n == 1 && (s[0] == COMMAND_REPLY || s[0] == COMMAND_NO_REPLY) ? (enum command)s[0] : NO_COMMAND;
 }
 
 int main(int argc, char const *const *argv)
@@ -51,15 +59,22 @@ int main(int argc, char const *const *argv)
   if (!argc) strerr_dieusage(EXIT_USAGE, USAGE);
 
   int fd = chain_getfd("TLS_CTLFD");
-  int command = await_command(fd, ms);
-  if (command == 'y') chain_exec(argv, 0, "TLS_CTLFD", sizeof "TLS_CTLFD");
-  if (command == 'Y')
+  enum command command = await_command(fd, ms);
+  if (command == COMMAND_NO_REPLY) chain_exec(argv, 0, "TLS_CTLFD", sizeof "TLS_CTLFD");
+  if (command == COMMAND_REPLY)
   {
     if (uncoe(fd) < 0) strerr_diefusys(EXIT_SYSTEM, "hand on the control socket");
     chain_exec(argv, 0, 0, 0);
   }
+  int e = errno;
   if (required) chain_shutdown(client ? 6 : 0, client ? 7 : 1);
-  if (command < 0) strerr_dief(EXIT_HANDSHAKE, "timed out: the application did not ask for TLS");
-  if (required) strerr_dief(EXIT_HANDSHAKE, "TLS is required: the application declined it");
-  return 0;
+  errno = e;
+  switch (command)
+  {
+    case FAILED: strerr_diefusys(EXIT_SYSTEM, "read from the control socket");
+    case NO_COMMAND: strerr_dief(EXIT_USAGE, "invalid command on the control socket");
+    case TIMED_OUT: strerr_dief(EXIT_HANDSHAKE, "timed out: the application did not ask for TLS");
+    default: if (!required) return 0;
+  }
+  strerr_dief(EXIT_HANDSHAKE, "TLS is required: the application declined it");
 }

@@ -67,8 +67,9 @@ int main(int argc, char const **argv)
     .argv = argv, .drop = CHAIN_APP | CHAIN_TLS, .modif = tls.modif, .modiflen = tls.len,
     .keep = tls.fd, .n = 3, .input = -1, .orphan = orphan,
   };
-  if (!chain_spawn(&child))
-    strerr_diefusys(errno == ENOENT ? 127 : 126, "exec the TLS side ", argv[0]);
+  pid_t pid = chain_spawn(&child);
+  if (!pid) strerr_diefusys(EXIT_SYSTEM, "start the TLS side");
+  if (pid < 0) strerr_diefusys(errno == ENOENT ? 127 : 126, "exec the TLS side ", argv[0]);
   for (int i = 0; i < 3; i++)
     if (uncoe(app.fd[i]) < 0) strerr_diefusys(EXIT_SYSTEM, "hand on a descriptor");
   chain_exec(argv + n + 1, settings | CHAIN_FACTS | CHAIN_APP | CHAIN_TLS, app.modif, app.len);

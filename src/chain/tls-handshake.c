@@ -48,7 +48,12 @@ static int get_options(struct options *o, int argc, char const *const *argv)
         else o->limit = tain_infinite_relative;
         break;
       }
-      case 'v': o->start.verbosity = chain_number(l.arg, USAGE) > 2 ? 2 : l.arg[0] - '0'; break;
+      case 'v':
+      {
+        unsigned int v = chain_number(l.arg, USAGE);
+        o->start.verbosity = v > 2 ? 2 : v;
+        break;
+      }
       case '6': net[0] = chain_number(l.arg, USAGE); break;
       case '7': net[1] = chain_number(l.arg, USAGE); break;
       default: strerr_dieusage(EXIT_USAGE, USAGE);
@@ -69,7 +74,9 @@ static int engine_open(void)
   {
     .argv = argv, .drop = CHAIN_APP | CHAIN_TLS | CHAIN_FACTS, .input = fd[1], .orphan = 1,
   };
-  if (!chain_spawn(&child)) strerr_diefusys(EXIT_SYSTEM, "exec ", chain_engine);
+  pid_t pid = chain_spawn(&child);
+  if (!pid) strerr_diefusys(EXIT_SYSTEM, "start an engine");
+  if (pid < 0) strerr_diefusys(EXIT_SYSTEM, "exec ", chain_engine);
   close(fd[1]);
   return fd[0];
 }

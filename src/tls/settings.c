@@ -42,7 +42,7 @@ struct file
 static char const *config_error(struct tls_config *c)
 {
   char const *reason = tls_config_error(c);
-  return reason ? reason : "out of memory";
+  return reason ? reason : "invalid value";
 }
 
 /* The whole of a file; what has no path is empty. */
