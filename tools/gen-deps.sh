@@ -10,10 +10,17 @@ flatten () {
 echo '# Made by tools/gen-deps.sh: do not edit.'
 echo
 
+# The headers of ours that a file includes, and those that they include
+headers () {
+  sed -n "s,^#include \"\(.*\)\"\$,${1%/*}/\1,p" "$1" | flatten | while read -r header ; do
+    echo "$header"
+    headers "$header"
+  done
+}
+
 for dir in src/session src/chain src/tls tests/unit tests/fuzz ; do
   for source in "$dir"/*.c ; do
-    headers=$(sed -n "s,^#include \"\\(.*\\)\"\$, $dir/\\1,p" "$source" | flatten | tr -d '\n')
-    echo "${source%.c}.o: $source$headers"
+    echo "${source%.c}.o: $source $(headers "$source" | sort -u | tr '\n' ' ')" | sed 's/ $//'
   done
 done
 echo

@@ -37,7 +37,8 @@ static enum command await_command(int fd, unsigned int ms)
   ssize_t n = r < 0 ? -1 : fd_read(fd, s, 2);
   if (n < 0) return FAILED;
   if (!n) return DECLINED;
-  return n == 1 && (s[0] == COMMAND_REPLY || s[0] == COMMAND_NO_REPLY) ? (enum command)s[0] : NO_COMMAND;
+  if (n > 1 || (s[0] != COMMAND_REPLY && s[0] != COMMAND_NO_REPLY)) return NO_COMMAND;
+  return s[0];
 }
 
 int main(int argc, char const *const *argv)

@@ -1,6 +1,7 @@
 /* ISC licence: see COPYING. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,22 +14,23 @@
 #include "../session/session.h"
 #include "chain.h"
 
-#define USAGE "tls-handshake [ -c ] [ -k name | -n | -N ] [ -Y | -y ] [ -K ms ] [ -v verbosity ] " \
-  "[ -6 rfd ] [ -7 wfd ] prog..."
+#define USAGE "tls-handshake [ -c ] [ -k name | -n | -N ] [ -O ] [ -Y | -y ] [ -C fd ] [ -K ms ] " \
+  "[ -v verbosity ] [ -6 rfd ] [ -7 wfd ] prog..."
 
 struct options
 {
   struct session_start start;
   tain limit;
-  int net[2];
-  int named; /* a client: one of -k, -n and -N was given */
+  int fds[3]; /* the network, for reading and for writing; where the peer's certificates go */
+  unsigned int n;
+  int named;  /* a client: one of -k, -n and -N was given */
 };
 
 static int get_options(struct options *o, int argc, char const *const *argv)
 {
   int net[2] = { -1, -1 };
   subgetopt l = SUBGETOPT_ZERO;
-  for (int opt; (opt = subgetopt_r(argc, argv, "ck:nNYyK:v:6:7:", &l)) != -1; )
+  for (int opt; (opt = subgetopt_r(argc, argv, "ck:nNOYyC:K:v:6:7:", &l)) != -1; )
     switch (opt)
     {
       case 'c': o->start.role = SESSION_CLIENT; break;
@@ -39,8 +41,10 @@ static int get_options(struct options *o, int argc, char const *const *argv)
         break;
       case 'n': o->start.verify = SESSION_VERIFY_CHAIN; o->named = 1; break;
       case 'N': o->start.verify = SESSION_VERIFY_NOTHING; o->named = 1; break;
+      case 'O': o->start.staple = 1; break;
       case 'Y': o->start.peercert = SESSION_PEERCERT_OPTIONAL; break;
       case 'y': o->start.peercert = SESSION_PEERCERT_REQUIRED; break;
+      case 'C': o->fds[2] = chain_number(l.arg, USAGE); o->n = 3; break;
       case 'K':
       {
         unsigned int ms = chain_number(l.arg, USAGE);
@@ -60,33 +64,40 @@ static int get_options(struct options *o, int argc, char const *const *argv)
     }
   if (l.ind >= argc) strerr_dieusage(EXIT_USAGE, USAGE);
   for (int i = 0; i < 2; i++)
-    o->net[i] = net[i] >= 0 ? net[i] : i + (o->start.role == SESSION_CLIENT ? 6 : 0);
+    o->fds[i] = net[i] >= 0 ? net[i] : i + (o->start.role == SESSION_CLIENT ? 6 : 0);
   return l.ind;
 }
 
+/* Whatever goes wrong from now on: no one who holds a copy of the network may go on in plaintext. */
+static void fail(struct options const *o, int code, char const *step, char const *reason)
+  gccattr_noreturn;
+static void fail(struct options const *o, int code, char const *step, char const *reason)
+{
+  chain_shutdown(o->fds[0], o->fds[1]);
+  if (!o->start.verbosity) _exit(code);
+  strerr_dief(code, "unable to start TLS: ", step, reason);
+}
+
+static void fail_sys(struct options const *o, char const *step)
+{
+  fail(o, EXIT_SYSTEM, step, strerror(errno));
+}
+
 /* The session socket, an engine behind it. */
-static int engine_open(void)
+static int engine_open(struct options const *o)
 {
   static char const *const argv[] = { chain_engine, 0 };
   int fd[2];
-  if (!chain_socketpair(fd)) strerr_diefusys(EXIT_SYSTEM, "create session socket");
+  if (!chain_socketpair(fd)) fail_sys(o, "unable to create session socket: ");
   struct chain_child child =
   {
     .argv = argv, .drop = CHAIN_APP | CHAIN_TLS | CHAIN_FACTS, .input = fd[1], .orphan = 1,
   };
   pid_t pid = chain_spawn(&child);
-  if (!pid) strerr_diefusys(EXIT_SYSTEM, "start an engine");
-  if (pid < 0) strerr_diefusys(EXIT_SYSTEM, "exec ", chain_engine);
+  if (!pid) fail_sys(o, "unable to start an engine: ");
+  if (pid < 0) fail_sys(o, "unable to exec tls-engine: ");
   close(fd[1]);
   return fd[0];
-}
-
-static void fail(struct options const *o, int code, char const *reason) gccattr_noreturn;
-static void fail(struct options const *o, int code, char const *reason)
-{
-  chain_shutdown(o->net[0], o->net[1]);
-  if (!o->start.verbosity) _exit(code);
-  strerr_dief(code, "unable to start TLS: ", reason);
 }
 
 /* The engine has the last word with the network: a failure is over when it hangs up. */
@@ -95,9 +106,10 @@ static void handshake_failed(struct options const *o, struct session *s, unixmes
 {
   struct session_end end;
   unixmessage none;
-  if (!session_end_unpack(&end, m->s, m->len)) fail(o, EXIT_TLS, "malformed message of the engine");
+  if (!session_end_unpack(&end, m->s, m->len))
+    fail(o, EXIT_TLS, "", "malformed message of the engine");
   while (session_receive(s, &none, deadline) > 0);
-  fail(o, end.code, end.reason);
+  fail(o, end.code, "", end.reason);
 }
 
 /* Runs the handshake. The facts point into *s. */
@@ -107,14 +119,14 @@ static void handshake(struct options const *o, struct session *s, struct session
   unixmessage m;
   tain deadline;
   tain_add_g(&deadline, &o->limit);
-  int r = session_send(s, msg, session_start_pack(msg, &o->start), o->net)
+  int r = session_send(s, msg, session_start_pack(msg, &o->start), o->fds, o->n)
     ? session_receive(s, &m, &deadline) : errno == EPIPE ? 0 : -1;
   if (r == SESSION_FAILED) handshake_failed(o, s, &m, &deadline);
-  if (!r) fail(o, EXIT_TLS, "the engine is gone");
-  if (r < 0 && errno == ETIMEDOUT) fail(o, EXIT_HANDSHAKE, "the handshake timed out");
-  if (r < 0 && errno != EPROTO) fail(o, EXIT_SYSTEM, strerror(errno));
+  if (!r) fail(o, EXIT_TLS, "", "the engine is gone");
+  if (r < 0 && errno == ETIMEDOUT) fail(o, EXIT_HANDSHAKE, "", "the handshake timed out");
+  if (r < 0 && errno != EPROTO) fail_sys(o, "unable to use session socket: ");
   if (r != SESSION_FACTS || !session_facts_unpack(facts, m.s, m.len))
-    fail(o, EXIT_TLS, "malformed message of the engine");
+    fail(o, EXIT_TLS, "", "malformed message of the engine");
 }
 
 static void tell(struct session_facts const *f)
@@ -126,17 +138,17 @@ static void tell(struct session_facts const *f)
 }
 
 /* From here on nothing in this process can write plaintext to the network by accident. */
-static void network_leave(int const *net)
+static void network_leave(struct options const *o)
 {
   int fd = open2("/dev/null", O_RDWR);
-  if (fd < 0 || fd_copy(net[0], fd) < 0 || fd_copy(net[1], fd) < 0)
-    strerr_diefusys(EXIT_SYSTEM, "replace the network with /dev/null");
-  if (fd != net[0] && fd != net[1]) close(fd);
+  if (fd < 0 || fd_copy(o->fds[0], fd) < 0 || fd_copy(o->fds[1], fd) < 0)
+    fail_sys(o, "unable to replace the network with /dev/null: ");
+  if (fd != o->fds[0] && fd != o->fds[1]) close(fd);
 }
 
 int main(int argc, char const *const *argv)
 {
-  struct options o = { .start = { .verbosity = 1 } };
+  struct options o = { .start = { .verbosity = 1 }, .n = 2 };
   struct session s;
   struct session_facts facts;
   char modif[SESSION_MAX + 1024];
@@ -147,12 +159,17 @@ int main(int argc, char const *const *argv)
   if (o.start.role == SESSION_CLIENT && !o.named)
     strerr_dief(EXIT_USAGE, "no server name to verify: give -k name, or -n");
 
-  int fd = engine_open();
+  for (unsigned int i = 0; i < o.n; i++)
+    if (fcntl(o.fds[i], F_GETFD) < 0)
+      strerr_diefusys(EXIT_USAGE, "use ", i < 2 ? "the network" : "the descriptor of -C");
+
+  int fd = engine_open(&o);
   tain_now_set_stopwatch_g();
-  if (!session_init(&s, fd, 0)) strerr_diefusys(EXIT_SYSTEM, "use session socket");
+  if (!session_init(&s, fd, 0)) fail_sys(&o, "unable to use session socket: ");
   handshake(&o, &s, &facts);
   if (o.start.verbosity > 1) tell(&facts);
-  network_leave(o.net);
+  network_leave(&o);
+  if (o.n > 2) close(o.fds[2]);
 
   for (int i = 0; i < SESSION_FACTS_N; i++)
   {
@@ -162,8 +179,8 @@ int main(int argc, char const *const *argv)
     n += chain_unset(modif + n, facts.value[i]);
   }
   n += chain_setfd(modif + n, "TLS_SESSIONFD", fd);
-  n += chain_setfd(modif + n, "TLS_NETRFD", o.net[0]);
-  n += chain_setfd(modif + n, "TLS_NETWFD", o.net[1]);
-  if (uncoe(fd) < 0) strerr_diefusys(EXIT_SYSTEM, "hand on the session socket");
+  n += chain_setfd(modif + n, "TLS_NETRFD", o.fds[0]);
+  n += chain_setfd(modif + n, "TLS_NETWFD", o.fds[1]);
+  if (uncoe(fd) < 0) fail_sys(&o, "unable to hand on the session socket: ");
   chain_exec(argv, CHAIN_FACTS, modif, n);
 }

@@ -29,7 +29,7 @@ static void join(struct session *s, struct session_join const *o, int const *pla
 {
   char msg[SESSION_MAX];
   unixmessage m;
-  int r = session_send(s, msg, session_join_pack(msg, o), plain)
+  int r = session_send(s, msg, session_join_pack(msg, o), plain, 2)
     ? session_receive(s, &m, &tain_infinite) : errno == EPIPE ? 0 : -1;
   if (r != SESSION_JOINED) protocol_error(r);
   close(plain[0]);

@@ -4,11 +4,15 @@
   The session protocol: what passes between a chain and a TLS engine over the session socket.
 
       chain                        engine
-      START role, policy, 2 fds -> (handshake on the network fds)
+      START role, policy, fds   -> (handshake on the network fds)
                                 <- FACTS what is known | FAILED code, reason
-      JOIN options, 2 fds       -> (moves bytes between network and plaintext fds)
+      JOIN options, fds         -> (moves bytes between network and plaintext fds)
                                 <- JOINED
                                 <- ENDED code, bytes each way, reason
+
+  JOIN carries two descriptors: the engine reads from the first and writes to the second. START
+  carries two of that kind, and may carry a third one, to which the engine writes the peer's
+  certificates in PEM before FACTS.
 
   Each message is one unixmessage (skalibs) of at most SESSION_MAX bytes: a type, then the body.
   A message that is longer, malformed, out of its turn, or that carries the wrong number of
@@ -31,7 +35,7 @@
 
 #define SESSION_VERSION 1
 #define SESSION_MAX 4096     /* bytes of a message */
-#define SESSION_FDS 2        /* descriptors that START and JOIN carry: for reading, for writing */
+#define SESSION_FDS 3        /* descriptors of a message */
 #define SESSION_NAME_MAX 255 /* bytes of a server's name */
 #define SESSION_TEXT_MAX 512 /* bytes of a reason */
 #define SESSION_FACT_MAX 768 /* bytes of one fact; a longer one is cut by the engine */
@@ -159,10 +163,11 @@ extern int session_init(struct session *, int fd, int takes_fds);
 extern void session_free(struct session *);
 
 /*
-  Sends a message of len bytes, with SESSION_FDS descriptors if fds is not null; they stay open
-  here. Returns 1, or 0 with errno set: EPIPE where the other end is gone, without a signal.
+  Sends a message of len bytes, and n descriptors, which stay open here. Returns 1, or 0 with errno
+  set: EPIPE where the other end is gone, without a signal.
 */
-extern int session_send(struct session *, char const *s, size_t len, int const *fds);
+extern int session_send(struct session *, char const *s, size_t len, int const *fds,
+  unsigned int n);
 
 /*
   Waits until deadline for the next message. Returns its type, with *m set to it, valid until the

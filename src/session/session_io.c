@@ -28,12 +28,9 @@ void session_free(struct session *s)
   unixmessage_receiver_free(&s->receiver);
 }
 
-int session_send(struct session *s, char const *msg, size_t len, int const *fds)
+int session_send(struct session *s, char const *msg, size_t len, int const *fds, unsigned int n)
 {
-  unixmessage m =
-  {
-    .s = (char *)msg, .len = len, .fds = (int *)fds, .nfds = fds ? SESSION_FDS : 0,
-  };
+  unixmessage m = { .s = (char *)msg, .len = len, .fds = (int *)fds, .nfds = n };
   return unixmessage_put(&s->sender, &m) && unixmessage_sender_flush(&s->sender);
 }
 
@@ -66,9 +63,9 @@ static int length_is_bounded(unixmessage_receiver *r)
   return len >= 1 && len <= SESSION_MAX;
 }
 
-static int fds_expected(char type)
+static int is_fds(char type, unsigned int n)
 {
-  return type == SESSION_START || type == SESSION_JOIN ? SESSION_FDS : 0;
+  return type == SESSION_START ? n == 2 || n == 3 : n == (type == SESSION_JOIN ? 2 : 0);
 }
 
 int session_receive(struct session *s, unixmessage *m, tain const *deadline)
@@ -84,7 +81,7 @@ int session_receive(struct session *s, unixmessage *m, tain const *deadline)
     if (r < 0) return -1;
     if (!r) return errno = ETIMEDOUT, -1;
   }
-  if (m->nfds == (unsigned int)fds_expected(m->s[0])) return (unsigned char)m->s[0];
+  if (is_fds(m->s[0], m->nfds)) return (unsigned char)m->s[0];
   unixmessage_drop(m);
   return errno = EPROTO, -1;
 }

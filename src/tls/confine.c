@@ -32,6 +32,9 @@ static char const *drop_user(void)
   if (setgroups(0, 0) < 0) return "drop supplementary groups";
   if (setgid(gid) < 0) return "set TLS_GID";
   if (setuid(uid) < 0) return "set TLS_UID";
+  /* It is read as certificates are asked for, so who cannot read it would trust nobody. */
+  char const *dir = getenv("CAFILE") ? 0 : getenv("CADIR");
+  if (dir && access(dir, R_OK | X_OK) < 0) return "read CADIR as TLS_UID";
   return 0;
 }
 

@@ -18,7 +18,9 @@ void engine_refusev(struct engine *e, int code, char const *const *parts)
   char msg[SESSION_MAX];
   struct session_end end = { .code = code };
   text_join(end.reason, sizeof end.reason, parts);
-  session_send(&e->session, msg, session_end_pack(msg, SESSION_FAILED, &end), 0);
+  /* libtls ends its text with that of errno, also when there is none to speak of */
+  text_cut(end.reason, ": ", strerror(0));
+  session_send(&e->session, msg, session_end_pack(msg, SESSION_FAILED, &end), 0, 0);
   network_linger(&e->net, REFUSAL_SECONDS);
   exit(code);
 }
@@ -68,20 +70,23 @@ int engine_serve(struct engine *e, int fd)
   if (!session_start_unpack(&e->start, m.s, m.len))
     strerr_dief(EXIT_USAGE, "invalid START on the session socket");
   network_init(&e->net, m.fds[0], m.fds[1], e->start.role == SESSION_SERVER);
+  int chain = m.nfds > 2 ? m.fds[2] : -1;
   e->tls = settings_load(e);
+  handshake_begin(e);
   reason = confine();
   if (reason) engine_refuse(e, EXIT_SYSTEM, "unable to ", reason, ": ", strerror(errno));
 
   reason = handshake(e);
   if (!reason) reason = facts_fill(&facts, e->tls, text, e->start.role == SESSION_SERVER);
+  if (!reason && chain >= 0) reason = facts_write_chain(e->tls, chain);
   if (reason) engine_refuse(e, EXIT_HANDSHAKE, reason);
-  if (!session_send(&e->session, msg, session_facts_pack(msg, &facts), 0)) engine_abandon(e);
+  if (!session_send(&e->session, msg, session_facts_pack(msg, &facts), 0, 0)) engine_abandon(e);
 
   receive(e, SESSION_JOIN, &m);
   if (!session_join_unpack(&join, m.s, m.len))
     strerr_dief(EXIT_USAGE, "invalid JOIN on the session socket");
   msg[0] = SESSION_JOINED;
-  session_send(&e->session, msg, 1, 0);
+  session_send(&e->session, msg, 1, 0, 0);
   relay(e, m.fds, &join, &end);
   network_linger(&e->net, LINGER_SECONDS);
   if (e->net.lost && !end.code)
@@ -89,7 +94,7 @@ int engine_serve(struct engine *e, int fd)
     end.code = EXIT_TLS;
     TEXT_JOIN(end.reason, "the peer did not take everything: ", strerror(e->net.write_errno));
   }
-  session_send(&e->session, msg, session_end_pack(msg, SESSION_ENDED, &end), 0);
+  session_send(&e->session, msg, session_end_pack(msg, SESSION_ENDED, &end), 0, 0);
   tell(e, &end);
   return end.code;
 }

@@ -128,6 +128,12 @@ extern int settings_know_name(char const *name);
 */
 extern char const *confine(void);
 
+/*
+  Makes a connection of the context, without a byte on the network. It is here that libtls looks at
+  a client's files, so this comes before privileges are dropped. Dies as settings_load does.
+*/
+extern void handshake_begin(struct engine *);
+
 /* Runs the handshake. Returns null, or the reason of the failure. */
 extern char const *handshake(struct engine *);
 
@@ -139,13 +145,22 @@ extern char const *handshake(struct engine *);
 #define FACTS_TEXT_MAX 384
 extern char const *facts_fill(struct session_facts *, struct tls *, char *text, int is_server);
 
+/*
+  Writes the peer's certificates in PEM to fd, without waiting for a reader: what fits into a pipe
+  or a file. Closes fd. Returns null, or the reason why it could not.
+*/
+extern char const *facts_write_chain(struct tls *, int fd);
+
 /* Moves bytes between network and application until both have ended, and says how it went. */
 extern void relay(struct engine *, int const *plain, struct session_join const *,
   struct session_end *);
 
-/* Joins the strings of a null-ended list into to, of max bytes with the null byte; cuts the rest. */
+/* Joins a null-ended list of strings into to, of max bytes with the null byte; cuts the rest. */
 extern void text_join(char *to, size_t max, char const *const *parts);
 #define TEXT_JOIN(to, ...) text_join((to), sizeof(to), (char const *const []){ __VA_ARGS__, 0 })
+
+/* Cuts the tail off s if it is these two strings. */
+extern void text_cut(char *s, char const *a, char const *b);
 
 /*
   Tells the chain that the session cannot be, and why, the parts joined; hangs up the network;

@@ -1,7 +1,11 @@
 /* ISC licence: see COPYING. */
 
+#include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
+#include <skalibs/allreadwrite.h>
+#include <skalibs/iopause.h>
 #include <skalibs/types.h>
 #include <skalibs/uint64.h>
 
@@ -75,4 +79,27 @@ char const *facts_fill(struct session_facts *f, struct tls *tls, char *s, int is
   for (int i = 0; i < SESSION_FACTS_N; i++)
     if (f->value[i] && !is_clean(f->value[i])) f->value[i] = 0;
   return f->value[FACT_PROTOCOL] && f->value[FACT_CIPHER] ? 0 : "libtls does not know the cipher";
+}
+
+char const *facts_write_chain(struct tls *tls, int fd)
+{
+  size_t len = 0;
+  char const *pem = (char const *)tls_peer_cert_chain_pem(tls, &len);
+  char const *reason = 0;
+  if (!pem) len = 0;
+  while (len && !reason)
+  {
+    /* A pipe that poll calls writable takes PIPE_BUF bytes without waiting, flag or no flag. */
+    iopause_fd x = { .fd = fd, .events = IOPAUSE_WRITE };
+    if (iopause_g(&x, 1, &STAMP) <= 0)
+    {
+      reason = "no room for the peer's certificates";
+      break;
+    }
+    ssize_t n = fd_write(fd, pem, len < PIPE_BUF ? len : PIPE_BUF);
+    if (n < 0) reason = "unable to write the peer's certificates";
+    else pem += n, len -= n;
+  }
+  close(fd);
+  return reason;
 }

@@ -22,14 +22,14 @@ static int wait_for(struct engine *e, int want)
   return 1;
 }
 
-static char const *begin(struct engine *e)
+void handshake_begin(struct engine *e)
 {
   struct tls *tls = e->tls;
   char const *name = *e->start.name ? e->start.name : 0;
   int r = e->start.role == SESSION_SERVER
     ? tls_accept_cbs(tls, &e->tls, &network_read, &network_write, &e->net)
     : tls_connect_cbs(tls, &network_read, &network_write, &e->net, name);
-  return r < 0 ? tls_error(tls) : 0;
+  if (r < 0) settings_blame(e, tls_error(tls));
 }
 
 /* What stands in the way of going on, at this moment. */
@@ -47,8 +47,7 @@ static char const *obstacle(struct engine *e, int r)
 char const *handshake(struct engine *e)
 {
   int r;
-  char const *reason = begin(e);
-  if (reason) settings_blame(e, reason);
+  char const *reason;
   e->net.readable = 1;
   if (e->start.role == SESSION_CLIENT && network_fill(&e->net) && buf_len(&e->net.in))
     e->net.injected = 1;

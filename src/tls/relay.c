@@ -61,7 +61,6 @@ static int up_decrypt(struct relay *r)
     {
       if (buf_len(&net->in) || !network_at_end(net)) break;
       r->up_ended = r->end->truncated = 1;
-      if (net->read_errno) TEXT_JOIN(r->end->reason, "read from network: ", strerror(net->read_errno));
       if (r->join->strict) fail(r, "read from network", "the peer ended without close_notify");
     }
     else if (n < 0) fail(r, "decrypt", tls_error(r->e->tls));

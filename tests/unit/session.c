@@ -187,14 +187,14 @@ static void descriptors_pass_one_way(void **state)
   (void)state;
   ends_open(&e);
   assert_int_equal(pipe(p), 0);
-  assert_true(session_send(&e.s[0], s, session_join_pack(s, &join), p));
+  assert_true(session_send(&e.s[0], s, session_join_pack(s, &join), p, 2));
   assert_int_equal(receive_now(&e.s[1], &m), SESSION_JOIN);
   assert_int_equal(m.nfds, 2);
   assert_int_equal(fcntl(m.fds[0], F_GETFD), FD_CLOEXEC);
   assert_int_equal(write(m.fds[1], "x", 1), 1);
   assert_int_equal(read(p[0], s, 1), 1);
   unixmessage_drop(&m);
-  assert_true(session_send(&e.s[1], "K", 1, p)); /* an engine has none to give */
+  assert_true(session_send(&e.s[1], "K", 1, p, 2)); /* an engine has none to give */
   assert_int_equal(receive_now(&e.s[0], &m), -1);
   assert_int_equal(errno, EPROTO);
   fd_close(p[0]);
@@ -210,7 +210,7 @@ static void wrong_number_of_descriptors(void **state)
   (void)state;
   ends_open(&e);
   assert_int_equal(pipe(p), 0);
-  assert_true(session_send(&e.s[0], "K", 1, p));
+  assert_true(session_send(&e.s[0], "K", 1, p, 2));
   fd_close(p[1]);
   assert_int_equal(receive_now(&e.s[1], &m), -1);
   assert_int_equal(errno, EPROTO);
@@ -218,7 +218,7 @@ static void wrong_number_of_descriptors(void **state)
   fd_close(p[0]);
   ends_close(&e);
   ends_open(&e);
-  assert_true(session_send(&e.s[0], "S", 1, 0));
+  assert_true(session_send(&e.s[0], "S", 1, 0, 0));
   assert_int_equal(receive_now(&e.s[1], &m), -1);
   assert_int_equal(errno, EPROTO);
   ends_close(&e);
@@ -264,8 +264,8 @@ static void length_is_bounded_behind_another(void **state)
   unixmessage m;
   (void)state;
   ends_open(&e);
-  assert_true(session_send(&e.s[1], "K", 1, 0));
-  assert_true(session_send(&e.s[1], "E", 1, 0));
+  assert_true(session_send(&e.s[1], "K", 1, 0, 0));
+  assert_true(session_send(&e.s[1], "E", 1, 0, 0));
   send_header(e.fd[1], 1 << 27, 6);
   assert_int_equal(receive_now(&e.s[0], &m), SESSION_JOINED);
   assert_int_equal(receive_now(&e.s[0], &m), SESSION_ENDED);
@@ -288,7 +288,7 @@ static void ends_and_limits(void **state)
   shutdown(e.fd[1], SHUT_WR);
   assert_int_equal(receive_now(&e.s[0], &m), 0);
   fd_close(e.fd[0]);
-  assert_false(session_send(&e.s[1], "K", 1, 0)); /* and no SIGPIPE */
+  assert_false(session_send(&e.s[1], "K", 1, 0, 0)); /* and no SIGPIPE */
   assert_int_equal(errno, EPIPE);
   e.fd[0] = -1;
   ends_close(&e);
