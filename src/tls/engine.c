@@ -11,7 +11,8 @@
 
 #include "engine.h"
 
-enum { LINGER_SECONDS = 30, REFUSAL_SECONDS = 5 };
+/* A failure needs its alert to arrive, no more; a good session, all of it. */
+enum { LINGER_SECONDS = 30, FAILURE_SECONDS = 5 };
 
 void engine_refusev(struct engine *e, int code, char const *const *parts)
 {
@@ -21,7 +22,7 @@ void engine_refusev(struct engine *e, int code, char const *const *parts)
   /* libtls ends its text with that of errno, also when there is none to speak of */
   text_cut(end.reason, ": ", strerror(0));
   session_send(&e->session, msg, session_end_pack(msg, SESSION_FAILED, &end), 0, 0);
-  network_linger(&e->net, REFUSAL_SECONDS);
+  network_linger(&e->net, FAILURE_SECONDS);
   exit(code);
 }
 
@@ -88,7 +89,7 @@ int engine_serve(struct engine *e, int fd)
   msg[0] = SESSION_JOINED;
   session_send(&e->session, msg, 1, 0, 0);
   relay(e, m.fds, &join, &end);
-  network_linger(&e->net, LINGER_SECONDS);
+  network_linger(&e->net, end.code ? FAILURE_SECONDS : LINGER_SECONDS);
   if (e->net.lost && !end.code)
   {
     end.code = EXIT_TLS;

@@ -28,6 +28,7 @@ struct relay
   int app_w;       /* where the application reads, -1 once closed */
   int app_r;       /* where it writes, -1 once closed */
   int app_ready;   /* poll said that it has written */
+  int up_blocked;  /* TLS has something of its own to say first, in answer to a KeyUpdate */
   int up_ended;    /* nothing more will be decrypted */
   int down_ended;  /* close_notify is in the buffer, or was not wanted */
   int net_ended;   /* the direction to the peer is shut */
@@ -56,7 +57,8 @@ static int up_decrypt(struct relay *r)
   while (!r->up_ended && !r->failed && buf_room(b))
   {
     ssize_t n = tls_read(r->e->tls, b->s + b->tail, buf_room(b));
-    if (n == TLS_WANT_POLLOUT) break;
+    r->up_blocked = n == TLS_WANT_POLLOUT;
+    if (r->up_blocked) break;
     if (n == TLS_WANT_POLLIN)
     {
       if (buf_len(&net->in) || !network_at_end(net)) break;
@@ -117,6 +119,11 @@ static int down_encrypt(struct relay *r)
     close_fd(&r->app_r);
     buf_clear(b);
   }
+  /*
+    Into an empty buffer only, where all of it fits. A tls_write that could not end would forbid
+    tls_read to answer a KeyUpdate, and OpenSSL makes that a fatal error.
+  */
+  if (buf_len(b) && buf_len(&r->e->net.out)) return moved;
   while (buf_len(b) && !r->failed)
   {
     ssize_t n = tls_write(r->e->tls, b->s + b->head, buf_len(b));
@@ -161,7 +168,7 @@ static unsigned int interest(struct relay const *r, iopause_fd *x)
 {
   struct engine const *e = r->e;
   unsigned int n = 0;
-  if (!r->up_ended && buf_room(&e->up) && !network_at_end(&e->net))
+  if (!r->up_ended && !r->up_blocked && buf_room(&e->up) && !network_at_end(&e->net))
     x[n++] = (iopause_fd){ .fd = e->net.rfd, .events = IOPAUSE_READ };
   if (buf_len(&e->net.out) && !e->net.write_errno)
     x[n++] = (iopause_fd){ .fd = e->net.wfd, .events = IOPAUSE_WRITE };
@@ -214,7 +221,6 @@ void relay(struct engine *e, int const *plain, struct session_join const *join,
     else if (ready || moved) notice(&r, x, n);
     else fail(&r, "relay", join->idle ? "idle for too long" : "the peer stopped reading");
   }
-  if (r.failed && join->notify) tls_close(e->tls);
   close_fd(&r.app_r);
   close_fd(&r.app_w);
 }
