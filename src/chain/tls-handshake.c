@@ -158,6 +158,8 @@ int main(int argc, char const *const *argv)
   argv += get_options(&o, argc, argv);
   if (o.start.role == SESSION_CLIENT && !o.named)
     strerr_dief(EXIT_USAGE, "no server name to verify: give -k name, or -n");
+  if (o.start.verify == SESSION_VERIFY_NOTHING && o.start.verbosity)
+    strerr_warnw("-N: anyone may answer as the server, nothing is verified");
 
   for (unsigned int i = 0; i < o.n; i++)
     if (fcntl(o.fds[i], F_GETFD) < 0)
