@@ -1,4 +1,6 @@
 #!/bin/sh -e
+# ISC licence: see COPYING.
+#
 # Writes package/deps.mak to standard output, from package/deps-build and the #include lines of
 # the sources. Run in the top directory: tools/gen-deps.sh > package/deps.mak
 

@@ -48,6 +48,18 @@ static void close_fd(int *fd)
   *fd = -1;
 }
 
+/*
+  Whether the application is gone altogether: it is not cut off from anything then. Its two ends
+  of the pipes close one after the other, and the peer may answer the first with its own end.
+*/
+static int app_is_gone(struct relay *r)
+{
+  iopause_fd x = { .fd = r->app_w };
+  if (r->app_r >= 0) return 0;
+  if (r->app_w >= 0 && poll(&x, 1, 0) > 0 && x.revents & IOPAUSE_EXCEPT) close_fd(&r->app_w);
+  return r->app_w < 0;
+}
+
 /* Peer to application: decrypts into the buffer. */
 static int up_decrypt(struct relay *r)
 {
@@ -62,8 +74,10 @@ static int up_decrypt(struct relay *r)
     if (n == TLS_WANT_POLLIN)
     {
       if (buf_len(&net->in) || !network_at_end(net)) break;
-      r->up_ended = r->end->truncated = 1;
-      if (r->join->strict) fail(r, "read from network", "the peer ended without close_notify");
+      r->up_ended = 1;
+      r->end->truncated = !app_is_gone(r);
+      if (r->end->truncated && r->join->strict)
+        fail(r, "read from network", "the peer ended without close_notify");
     }
     else if (n < 0) fail(r, "decrypt", tls_error(r->e->tls));
     else if (!n) r->up_ended = 1; /* close_notify */

@@ -3,7 +3,8 @@
 /*
   Fuzz target for the session protocol, for libFuzzer:
 
-    clang -g -fsanitize=fuzzer,address,undefined -o fuzz tests/fuzz/session.c src/session/session_*.c -lskarnet
+    clang -g -fsanitize=fuzzer,address,undefined -o fuzz \
+      tests/fuzz/session.c src/session/session_*.c -lskarnet
     ./fuzz tests/fuzz/corpus
 
   The first byte of the input says which end reads: 0 a chain, else an engine; the rest is what the
@@ -43,8 +44,10 @@ static void unpack(char const *s, size_t len)
     size_t n = session_start_pack(again, &u.start);
     if (!session_start_unpack(&second, again, n) || strcmp(u.start.name, second.name)) abort();
   }
-  if (session_facts_unpack(&u.facts, s, len)) same(s, len, again, session_facts_pack(again, &u.facts));
-  if (session_join_unpack(&u.join, s, len)) same(s, len, again, session_join_pack(again, &u.join));
+  if (session_facts_unpack(&u.facts, s, len))
+    same(s, len, again, session_facts_pack(again, &u.facts));
+  if (session_join_unpack(&u.join, s, len))
+    same(s, len, again, session_join_pack(again, &u.join));
   if (session_end_unpack(&u.end, s, len))
   {
     struct session_end second;

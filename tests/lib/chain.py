@@ -12,6 +12,7 @@
     is_equal(c.wait(), 0)
 """
 
+import fcntl
 import os
 import shutil
 import signal
@@ -180,7 +181,7 @@ class Chain:
 
         def prepare():
             if client and net is not None:
-                fd = os.dup2(net.fileno(), 17, inheritable=False)
+                fd = fcntl.fcntl(net.fileno(), fcntl.F_DUPFD_CLOEXEC, 100)
                 os.dup2(fd, 6, inheritable=True)
                 os.dup2(fd, 7, inheritable=True)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -371,7 +372,8 @@ def find_processes(name):
                 argv = f.read().split(b'\0')
             if b'valgrind' in argv[0]:
                 argv = argv[4:]  # -q, --error-exitcode, --log-file
-            if any(os.path.basename(a) == name.encode() for a in argv[:2]) and is_below(int(pid), me):
+            names = [os.path.basename(a) for a in argv[:2]]
+            if name.encode() in names and is_below(int(pid), me):
                 found.append(int(pid))
         except (FileNotFoundError, ProcessLookupError):
             pass

@@ -1,0 +1,192 @@
+# ISC licence: see COPYING.
+"""Sessions for the tests of the relay.
+
+    peer, c = join(['cat'])                # a client, handshake done, and the chain that serves it
+    peer, c = join(['cat'], delayed=True)  # the same through tls-ctl-open; cat upgrades at once
+
+    s = Session()                          # the application's descriptors are in the test's hands
+    s.output.write(b'hello')               # what the application writes
+    is_equal(s.peer.recv(5), b'hello')     # what the client gets
+    s.peer.send(b'world')
+    is_equal(s.input.read(5), b'world')    # what the application reads
+"""
+
+import hashlib
+import os
+import random
+import socket
+import ssl
+import threading
+import time
+
+import chain
+from chain import *
+from tap import *
+
+# An application that speaks UCSPI-TLS and asks for TLS before anything else.
+UPGRADE = '''
+  importas -i sslctl SSLCTLFD importas -i sslread SSLREADFD importas -i sslwrite SSLWRITEFD
+  foreground { fdmove 1 $sslctl printf y } fdclose $sslctl fdmove 0 $sslread fdmove 1 $sslwrite
+'''
+
+# An application that gives its descriptors 0 and 1 away over the socket it is told, and exits.
+GIVE = 'import socket, sys; ' \
+    'socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [0, 1]); sys.exit(%d)'
+
+VERSIONS = (('TLS 1.2', TLS12), ('TLS 1.3', TLS13))
+
+
+def quoted(argv):
+    return ' '.join('"%s"' % a.replace('\\', '\\\\').replace('"', '\\"') for a in argv)
+
+
+def serve(app, delayed=False, verbosity='1', io=(), env=None, sndbuf=None, **kw):
+    """A chain that serves one connection to app; the client's end of that, and the chain.
+    sndbuf: the size of the socket buffer that the engine writes to."""
+    client, server = tcp_pair()
+    if sndbuf:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sndbuf)
+    tls = ['tls-handshake', '-v', verbosity, 'tls-io', *io]
+    argv = [*tls, *app]
+    if delayed:
+        argv = 'tls-ctl-open { tls-await %s } %s %s' % (quoted(tls), UPGRADE, quoted(app))
+    return client, Chain(argv, server, env=server_env(**(env or {})), **kw)
+
+
+def join(app, version=TLS13, client=None, **kw):
+    """client: makes a peer from the socket and the version, a Peer if it is not given."""
+    sock, c = serve(app, **kw)
+    peer = client(sock, version) if client else Peer(sock, min=version, max=version)
+    return peer.handshake(), c
+
+
+class Session:
+    """A client and an application that a chain has joined, both in the test's hands: peer is the
+    client, input is where the application reads, output is where it writes. code: what the
+    application exits with, once it has handed over."""
+
+    def __init__(self, version=TLS13, code=0, io=(), **kw):
+        mine, its = socket.socketpair()
+        before = engines()
+        with mine, its:
+            self.peer, self.chain = join([*PYTHON, GIVE % code, str(its.fileno())], version, io=io,
+                                         pass_fds=[its.fileno()], **kw)
+            self.engine, = set(engines()) - set(before)
+            fds = socket.recv_fds(mine, 1, 2)[1]
+        self.input = open(fds[0], 'rb', buffering=0)
+        self.output = open(fds[1], 'wb', buffering=0)
+        chain._open_files.extend([self.input, self.output])
+        if '-w' not in io:
+            is_equal(self.chain.wait(), code, 'exit code')
+
+    def read(self, n):
+        """What the application reads: n bytes, fewer at the end of file."""
+        got = bytearray()
+        while len(got) < n:
+            data = self.input.read(min(n - len(got), 1 << 20))
+            if not data:
+                break
+            got += data
+        return bytes(got)
+
+    def is_gone(self):
+        return not is_running(self.engine)
+
+    def wait_gone(self, seconds=20):
+        wait_for(self.is_gone, 'the end of the engine', seconds)
+
+
+def is_running(pid):
+    """Neither gone nor a zombie."""
+    try:
+        with open('/proc/%d/stat' % pid) as f:
+            return f.read().rpartition(')')[2].split()[0] not in 'ZX'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def cpu_ticks(pid):
+    """The CPU time of a process, in hundredths of a second."""
+    with open('/proc/%d/stat' % pid) as f:
+        fields = f.read().rpartition(')')[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def private_memory(pid):
+    """What a process has of memory that is its own, in bytes."""
+    with open('/proc/%d/status' % pid) as f:
+        for line in f:
+            if line.startswith('RssAnon:'):
+                return int(line.split()[1]) * 1024
+
+
+def are_idle(pids, what):
+    """While nothing happens the processes use no CPU time."""
+    before = [cpu_ticks(pid) for pid in pids]
+    time.sleep(0.25)  # there is no event to wait for
+    used = [cpu_ticks(pid) - ticks for pid, ticks in zip(pids, before)]
+    is_true(sum(used) <= 3, '%s: they used %s ticks' % (what, used))
+
+
+_data = b''
+
+
+def data(n):
+    """n bytes that look random and are the same every time."""
+    global _data
+    if len(_data) < n:
+        _data = random.Random(1).randbytes(n + -n % 4)  # so that a longer one begins with it
+    return _data[:n]
+
+
+def sha256(s):
+    return hashlib.sha256(s).hexdigest()
+
+
+def is_same(got, wanted, what):
+    """Byte-exact; says of data that differ how long they are and their hashes."""
+    is_equal((len(got), sha256(got)), (len(wanted), sha256(wanted)), what)
+
+
+def records(peer, data, close_notify=False):
+    """The TLS records for data; they have to be sent in order, and before anything else."""
+    if data:
+        peer.tls.write(data)
+    if close_notify:
+        try:
+            peer.tls.unwrap()
+        except ssl.SSLError:  # that wants to wait for the other side's
+            pass
+    return peer.pending_records()
+
+
+class Background(threading.Thread):
+    """Calls a function while the test goes on. finish() waits for its end, and raises what it
+    raised."""
+
+    def __init__(self, function, *args):
+        super().__init__(daemon=True)
+        self._call = lambda: function(*args)
+        self._exception = None
+        self.start()
+
+    def run(self):
+        try:
+            self._call()
+        except Exception as e:
+            self._exception = e
+
+    def finish(self):
+        self.join(30 * SLOW)
+        is_true(not self.is_alive(), 'it does not end')
+        if self._exception:
+            raise self._exception
+
+
+def fails(job, kind):
+    """Waits for a Background job that has to end by this exception."""
+    try:
+        job.finish()
+    except kind:
+        return
+    raise AssertionError('it does not fail by ' + kind.__name__)
