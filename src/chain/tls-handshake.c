@@ -68,7 +68,7 @@ static int get_options(struct options *o, int argc, char const *const *argv)
   return l.ind;
 }
 
-/* Whatever goes wrong from now on, no one who holds a copy of the network may go on in plaintext. */
+/* From now on, if anything goes wrong, nobody who holds the network may go on in plaintext. */
 static void fail(struct options const *o, int code, char const *step, char const *reason)
   gccattr_noreturn;
 static void fail(struct options const *o, int code, char const *step, char const *reason)
