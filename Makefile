@@ -54,14 +54,28 @@ check-programs: all $(TEST_TARGETS) tests/bin/tls-handshake
 check: check-programs
 	$(PROVE) $(PROVEFLAGS) tests/
 
+MANPAGES := $(wildcard doc/man/*.[178])
+DOCS := $(wildcard doc/html/*) $(shell cd $(CURDIR) && find examples -type f)
+
 install: all
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir)
-	for i in $(BIN_TARGETS); do $(INSTALL) -m 755 $$i $(DESTDIR)$(bindir)/ || exit 1; done
-	for i in $(LIBEXEC_TARGETS); do $(INSTALL) -m 755 $$i $(DESTDIR)$(libexecdir)/ || exit 1; done
+	$(INSTALL) -m 755 $(BIN_TARGETS) $(DESTDIR)$(bindir)/
+	$(INSTALL) -m 755 $(LIBEXEC_TARGETS) $(DESTDIR)$(libexecdir)/
+	for i in $(MANPAGES); do \
+	  d=$(DESTDIR)$(mandir)/man$${i##*.}; \
+	  $(INSTALL) -d $$d && $(INSTALL) -m 644 $$i $$d/ || exit 1; done
+	for i in $(DOCS); do \
+	  d=$(DESTDIR)$(docdir)/$${i#doc/}; mode=644; [ ! -x $$i ] || mode=755; \
+	  $(INSTALL) -d $${d%/*} && $(INSTALL) -m $$mode $$i $$d || exit 1; done
 
 uninstall:
 	rm -f $(BIN_TARGETS:%=$(DESTDIR)$(bindir)/%) $(LIBEXEC_TARGETS:%=$(DESTDIR)$(libexecdir)/%)
+	rm -f $(foreach i,$(MANPAGES),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $i))/$(notdir $i))
+	rm -rf $(DESTDIR)$(docdir)
 	-rmdir $(DESTDIR)$(libexecdir) 2>/dev/null
+
+doc:
+	tools/doc.sh
 
 clean:
 	rm -rf $(BIN_TARGETS) $(LIBEXEC_TARGETS) $(TEST_TARGETS) $(SOURCES:.c=.o) tests/bin
@@ -69,4 +83,4 @@ clean:
 distclean: clean
 	rm -f config.mak
 
-.PHONY: all check check-programs clean distclean install relink uninstall
+.PHONY: all check check-programs clean distclean doc install uninstall

@@ -75,7 +75,8 @@ static void revocation(struct engine *e, struct tls_config *c, char const *path)
   static char const begin[] = "-----BEGIN X509 CRL-----";
   struct file f = file_load(e, "CRLFILE", path);
   if (!path) return;
-  if (byte_search((char *)f.s, f.len, begin, sizeof begin - 1) > f.len - (sizeof begin - 1))
+  size_t n = sizeof begin - 1;
+  if (f.len < n || byte_search((char *)f.s, f.len, begin, n) > f.len - n)
     refuse(e, "unable to use CRLFILE ", path, ": there is no CRL in PEM in it");
   if (tls_config_set_crl_mem(c, f.s, f.len) < 0)
     refuse(e, "unable to use CRLFILE ", path, ": ", config_error(c));
