@@ -128,9 +128,12 @@ def write(fd, s):
     while s:
         s = s[os.write(fd, s):]
 
-def greet():
-    read_line(0)
-    write(1, b'go ahead\\n')
+def greet(netr=0, netw=1):
+    read_line(netr)
+    write(netw, b'go ahead\\n')
+
+def wait():
+    return os.waitstatus_to_exitcode(os.wait()[1])
 
 def ask(command=b'Y'):
     os.write(ctl, command)
@@ -153,6 +156,21 @@ while True:
 
 
 # Clients
+
+class Recorder:
+    """A socket that remembers what came in."""
+
+    def __init__(self, sock):
+        self.sock, self.raw = sock, b''
+
+    def recv(self, n):
+        data = self.sock.recv(n)
+        self.raw += data
+        return data
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
+
 
 def starttls(client):
     """The client's side of greet()."""
