@@ -2,13 +2,20 @@
 """A client chain and the server that it talks to.
 
     server, c = connect(['-k', 'localhost'])    # the socket of a server to be, and the chain
-    peer = Peer(server, client=False, cert='server').handshake()
+    peer = serve(server, cert='server')
     peer.send(b'hello')
     is_equal(peer.recv(5), b'hello')            # the program of the chain is an echo
+
+    facts(['-k', 'localhost'])['SSL_PROTOCOL']  # what the program of a client finds
+    refusal(['-k', 'wrong.example'])            # why a client does not take the server
 """
 
 import os
+import socket
+import ssl
+import subprocess
 
+import chain
 from chain import *
 from extra_ucspi import descriptors
 from tap import *
@@ -23,13 +30,102 @@ def ca_env(**more):
     return {k: v for k, v in env.items() if v is not None}
 
 
-def connect(options, prog=('tls-io', *ECHO), env=None, fds={}, **more):
-    """tls-handshake -c with these options; the server's end of its connection, and the chain. fds:
-    more descriptors for it, by their numbers there."""
+def start(argv, client, env=None, fds={}, **more):
+    """A chain with this end of a connection on 6 and 7, and more descriptors, by their numbers
+    there. Trusts the test CA, if env does not say otherwise."""
+    fds = {6: client.fileno(), 7: client.fileno(), **fds}
+    c = Chain(argv, env=ca_env() if env is None else env, client=True, preexec=descriptors(fds),
+              **more)
+    client.close()
+    return c
+
+
+def connect(options, prog=('tls-io', '-w', *ECHO), **more):
+    """tls-handshake -c with these options; the server's end of its connection, and the chain."""
     client, server = tcp_pair()
     server.settimeout(30 * SLOW)
-    fds = dict({6: client.fileno(), 7: client.fileno()}, **fds)
-    c = Chain(['tls-handshake', '-c', *options, *prog], env=ca_env() if env is None else env,
-              client=True, preexec=descriptors(fds), **more)
-    client.close()
-    return server, c
+    return server, start(['tls-handshake', '-c', *options, *prog], client, **more)
+
+
+def serve(sock, **settings):
+    """The server at this end of a connection, its handshake done; the settings are a Peer's."""
+    return Peer(sock, client=False, **dict({'cert': 'server'}, **settings)).handshake()
+
+
+def facts(options, env=None, wrapper=(), **settings):
+    """The environment of the program of a client that has taken the server. All that the chain
+    has written to stderr is in it as the variable stderr."""
+    client, server = tcp_pair()
+    server.settimeout(30 * SLOW)
+    c = start([*wrapper, 'tls-handshake', '-c', *options, 'tls-io', '-w', 'sh', '-c', 'env -0 >&7'],
+              client, env)
+    data, end = serve(server, **settings).end_politely()
+    is_equal(end, 'close_notify', 'end of the session')
+    is_equal(c.wait(), 0, 'exit code')
+    return dict((v.split('=', 1) for v in data.decode().split('\0') if v), stderr=c.stderr())
+
+
+def refusal(options, env=None, code=97, wrapper=(), **settings):
+    """Why a client does not take the server: the one line that it writes. Its program is not run,
+    and the server gets not one byte from it."""
+    client, server = tcp_pair()
+    server.settimeout(30 * SLOW)
+    c = start([*wrapper, 'tls-handshake', '-c', *options, 'tls-io', 'echo', 'ran'], client, env)
+    try:
+        got = serve(server, **settings).recv_all()
+    except (ssl.SSLError, ConnectionError):
+        got = b'', 'eof'
+    server.close()
+    is_equal(got, (b'', 'eof'), 'what the server gets')
+    return reason(c, code)
+
+
+def reason(c, code=97):
+    """The reason that a failed handshake gives on its one line; its exit code is as told."""
+    is_equal(c.wait(), code, 'exit code (stderr: %r)' % c.stderr())
+    text = c.stderr()
+    is_true(text.startswith(FATAL) and text.find('\n') == len(text) - 1, 'one line: %r' % text)
+    return text[len(FATAL):-1]
+
+
+class OpensslServer:
+    """openssl s_server with these options, for one connection: sends each line back reversed."""
+
+    def __init__(self, *options):
+        self._p = subprocess.Popen(
+            ['openssl', 's_server', '-accept', '127.0.0.1:0', '-naccept', '1', '-rev', *options],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        chain._open_files.append(self)
+        while not (line := self._p.stdout.readline()).startswith('ACCEPT '):
+            is_true(line, 's_server listens')
+        self._port = int(line.split(':')[1])
+
+    def connect(self):
+        return socket.create_connection(('127.0.0.1', self._port))
+
+    def close(self):
+        self._p.kill()
+        self._p.wait()
+        self._p.stdout.close()
+
+
+def bundle(name, key, *certs):
+    """A file of several certificates, PKI/NAME.pem, with a key; its text."""
+    pem = ''
+    for cert in certs:
+        with open('%s/%s.pem' % (pki(), cert)) as f:
+            pem += f.read()
+    with open('%s/%s.pem' % (pki(), name), 'w') as f:
+        f.write(pem)
+    os.symlink('%s/%s.key' % (pki(), key), '%s/%s.key' % (pki(), name))
+    return pem
+
+
+def hashed(*certs):
+    """A CADIR with these certificates."""
+    d = temp_dir()
+    for name in certs:
+        pem = '%s/%s.pem' % (pki(), name)
+        os.symlink(pem, '%s/%s.0' % (d, openssl('x509', '-in', pem, '-noout', '-hash')
+                                     .decode().strip()))
+    return d
