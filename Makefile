@@ -55,7 +55,7 @@ check: check-programs
 	$(PROVE) $(PROVEFLAGS) tests/
 
 MANPAGES := $(wildcard doc/man/*.[178])
-DOCS := $(wildcard doc/html/*) $(shell cd $(CURDIR) && find examples -type f)
+DOCS := $(wildcard doc/html/*) $(shell cd $(CURDIR) && find examples -type f 2>/dev/null)
 
 install: all
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir)
@@ -71,8 +71,9 @@ install: all
 uninstall:
 	rm -f $(BIN_TARGETS:%=$(DESTDIR)$(bindir)/%) $(LIBEXEC_TARGETS:%=$(DESTDIR)$(libexecdir)/%)
 	rm -f $(foreach i,$(MANPAGES),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $i))/$(notdir $i))
-	rm -rf $(DESTDIR)$(docdir)
-	-rmdir $(DESTDIR)$(libexecdir) 2>/dev/null
+	rm -f $(patsubst %,$(DESTDIR)$(docdir)/%,$(patsubst doc/%,%,$(DOCS)))
+	-cd $(DESTDIR)$(docdir) 2>/dev/null && find . -depth -type d -exec rmdir {} + 2>/dev/null
+	-rmdir $(DESTDIR)$(docdir) $(DESTDIR)$(libexecdir) 2>/dev/null
 
 doc:
 	tools/doc.sh

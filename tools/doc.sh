@@ -1,4 +1,6 @@
 #!/bin/sh -e
+# ISC licence: see COPYING.
+#
 # Makes the HTML pages of the manual pages in doc/man: tools/doc.sh [DIR], by default doc/html.
 # Needs mandoc. Same pages in, same bytes out: no date, no version, no name of this machine.
 

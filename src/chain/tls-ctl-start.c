@@ -36,6 +36,12 @@ static size_t reply_read(int ctl, char *s)
   return n - 1;
 }
 
+/* By these OpenSSL is told whom to trust: they begin like variables of a session, and are not. */
+static int is_trust(char const *s)
+{
+  return !strncmp(s, "SSL_CERT_FILE=", 14) || !strncmp(s, "SSL_CERT_DIR=", 13);
+}
+
 /* Keeps the variables that tell of a session, and nothing else that a reply may hold. */
 static size_t reply_clean(char *s, size_t n)
 {
@@ -43,7 +49,7 @@ static size_t reply_clean(char *s, size_t n)
   for (size_t i = 0; i < n; )
   {
     size_t len = strlen(s + i) + 1;
-    if (!strncmp(s + i, "SSL_", 4) && strchr(s + i, '='))
+    if (!strncmp(s + i, "SSL_", 4) && strchr(s + i, '=') && !is_trust(s + i))
     {
       memmove(s + kept, s + i, len);
       kept += len;

@@ -83,6 +83,27 @@ static void fail_sys(struct options const *o, char const *step)
   fail(o, EXIT_SYSTEM, step, strerror(errno));
 }
 
+/* What the options lack. It is too late for plaintext: the application has been promised TLS. */
+static void check_options(struct options const *o)
+{
+  int client = o->start.role == SESSION_CLIENT;
+  if (client && !o->named)
+  {
+    chain_shutdown(o->fds[0], o->fds[1]);
+    strerr_dief(EXIT_USAGE, "no server name to verify: give -k name, or -n");
+  }
+  if (client && o->start.verify == SESSION_VERIFY_NOTHING && o->start.verbosity)
+    strerr_warnw("-N: anyone may answer as the server, nothing is verified");
+  for (unsigned int i = 0; i < o->n; i++)
+  {
+    if (fcntl(o->fds[i], F_GETFD) == 0) continue;
+    int e = errno;
+    chain_shutdown(o->fds[0], o->fds[1]);
+    errno = e;
+    strerr_diefusys(EXIT_USAGE, "use ", i < 2 ? "the network" : "the descriptor of -C");
+  }
+}
+
 /* The session socket, an engine behind it. */
 static int engine_open(struct options const *o)
 {
@@ -156,14 +177,7 @@ int main(int argc, char const *const *argv)
   PROG = "tls-handshake";
   tain_from_millisecs(&o.limit, 30000);
   argv += get_options(&o, argc, argv);
-  if (o.start.role == SESSION_CLIENT && !o.named)
-    strerr_dief(EXIT_USAGE, "no server name to verify: give -k name, or -n");
-  if (o.start.verify == SESSION_VERIFY_NOTHING && o.start.verbosity)
-    strerr_warnw("-N: anyone may answer as the server, nothing is verified");
-
-  for (unsigned int i = 0; i < o.n; i++)
-    if (fcntl(o.fds[i], F_GETFD) < 0)
-      strerr_diefusys(EXIT_USAGE, "use ", i < 2 ? "the network" : "the descriptor of -C");
+  check_options(&o);
 
   int fd = engine_open(&o);
   tain_now_set_stopwatch_g();

@@ -78,7 +78,7 @@ int engine_serve(struct engine *e, int fd)
   if (reason) engine_refuse(e, EXIT_SYSTEM, "unable to ", reason, ": ", strerror(errno));
 
   reason = handshake(e);
-  if (!reason) reason = facts_fill(&facts, e->tls, text, e->start.role == SESSION_SERVER);
+  if (!reason) reason = facts_fill(&facts, e->tls, text);
   if (!reason && chain >= 0) reason = facts_write_chain(e->tls, chain);
   if (reason) engine_refuse(e, EXIT_HANDSHAKE, reason);
   if (!session_send(&e->session, msg, session_facts_pack(msg, &facts), 0, 0)) engine_abandon(e);

@@ -143,7 +143,7 @@ extern char const *handshake(struct engine *);
   Returns null, or the reason why the peer cannot be let in.
 */
 #define FACTS_TEXT_MAX 384
-extern char const *facts_fill(struct session_facts *, struct tls *, char *text, int is_server);
+extern char const *facts_fill(struct session_facts *, struct tls *, char *text);
 
 /*
   Writes the peer's certificates in PEM to fd, without waiting for a reader: what fits into a pipe
@@ -154,6 +154,17 @@ extern char const *facts_write_chain(struct tls *, int fd);
 /* Moves bytes between network and application until both have ended, and says how it went. */
 extern void relay(struct engine *, int const *plain, struct session_join const *,
   struct session_end *);
+
+/*
+  Copies a host name of at most HOSTNAME_MAX bytes in lower case, the form in which a script can
+  compare it. Returns 0, with an empty copy, if it is none (RFC 6066, 3; RFC 1123, 2.1, and the
+  underscore): a script may well make a path of it.
+*/
+#define HOSTNAME_MAX 253
+extern int hostname_copy(char *to, char const *name);
+
+/* Whether name is an IP address. */
+extern int is_address(char const *name);
 
 /* Joins a null-ended list of strings into to, of max bytes with the null byte; cuts the rest. */
 extern void text_join(char *to, size_t max, char const *const *parts);

@@ -18,30 +18,6 @@ static int is_clean(char const *s)
   return 1;
 }
 
-static char lower(char c)
-{
-  return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c;
-}
-
-/*
-  Copies a host name in lower case, the form in which a script can compare it. Returns 0 if it is
-  none (RFC 6066, 3; RFC 1123, 2.1, and the underscore): a script may well make a path of it.
-*/
-static int hostname_copy(char *to, char const *name)
-{
-  size_t len = strlen(name);
-  *to = 0;
-  if (!len || len > 253) return 0;
-  for (size_t i = 0; i <= len; i++)
-  {
-    char c = to[i] = lower(name[i]);
-    int edge = !i || to[i - 1] == '.';
-    if (c == '.' || !c ? edge : c == '-' ? edge
-      : !((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_')) return *to = 0;
-  }
-  return 1;
-}
-
 static char const *fmt(char **s, uint64_t n)
 {
   char *p = *s;
@@ -59,7 +35,7 @@ static void peer(struct session_facts *f, struct tls *tls, char **s)
   f->value[FACT_PEER_NOTAFTER] = fmt(s, tls_peer_cert_notafter(tls));
 }
 
-char const *facts_fill(struct session_facts *f, struct tls *tls, char *s, int is_server)
+char const *facts_fill(struct session_facts *f, struct tls *tls, char *s)
 {
   char const *name = tls_conn_servername(tls);
   *f = (struct session_facts){ 0 };
@@ -67,10 +43,10 @@ char const *facts_fill(struct session_facts *f, struct tls *tls, char *s, int is
   f->value[FACT_CIPHER] = tls_conn_cipher(tls);
   f->value[FACT_ALPN] = tls_conn_alpn_selected(tls);
   f->value[FACT_RESUMED] = tls_conn_session_resumed(tls) ? "Resumed" : "Initial";
-  if (name && *name)
+  if (name && *name && !is_address(name)) /* RFC 6066 has no addresses sent */
   {
-    if (hostname_copy(s, name)) f->value[FACT_SERVERNAME] = s;
-    else if (is_server) return "the client sent a server name that is no host name";
+    if (!hostname_copy(s, name)) return "the client sent a server name that is no host name";
+    f->value[FACT_SERVERNAME] = s;
     s += strlen(s) + 1;
   }
   int bits = tls_conn_cipher_strength(tls);

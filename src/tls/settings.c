@@ -97,8 +97,20 @@ static void server(struct engine *e, struct tls_config *c)
   else tls_config_verify_client(c);
 }
 
+/* libtls sends what it is given, and takes a wildcard for a name. One dot at the end is dropped. */
+static void check_name(struct engine *e, char const *name)
+{
+  char s[SESSION_NAME_MAX + 1], copy[SESSION_NAME_MAX + 1];
+  size_t n = strlen(name);
+  memcpy(s, name, n + 1);
+  if (n > 1 && s[n - 1] == '.') s[n - 1] = 0;
+  if (!is_address(s) && !(n <= HOSTNAME_MAX && hostname_copy(copy, s)))
+    refuse(e, "-k ", name, " is neither a host name nor an IP address");
+}
+
 static void client(struct engine *e, struct tls_config *c)
 {
+  if (*e->start.name) check_name(e, e->start.name);
   if (e->start.peercert != SESSION_PEERCERT_NONE && !keypair_add_default(e, c))
     refuse(e, "KEYFILE and CERTFILE are not set: no certificate to show");
   if (e->start.verify != SESSION_VERIFY_NAME) tls_config_insecure_noverifyname(c);
