@@ -1,6 +1,7 @@
 /* ISC licence: see COPYING. */
 
 #include <sys/socket.h>
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -29,8 +30,9 @@ static size_t reply_read(int ctl, char *s)
   {
     if (n == REPLY_MAX) strerr_dief(EXIT_HANDSHAKE, "the reply of the TLS side is too long");
     ssize_t r = fd_read(ctl, s + n, REPLY_MAX - n);
+    if (!r || (r < 0 && errno == ECONNRESET))
+      strerr_dief(EXIT_HANDSHAKE, "TLS did not start: see what the TLS side logged");
     if (r < 0) strerr_diefusys(EXIT_SYSTEM, "read from the control socket");
-    if (!r) strerr_dief(EXIT_HANDSHAKE, "TLS did not start: see what the TLS side logged");
     n += r;
   }
   return n - 1;

@@ -122,7 +122,7 @@ int main(int argc, char const *const *argv)
       case 'J': o.strict = 1; break;
       case 'j': o.strict = 0; break;
       case 't': o.idle = chain_number(l.arg, USAGE); break;
-      case 'w': wait = 1; break;
+      case 'w': wait = o.heard = 1; break;
       case 'Z': drop = CHAIN_TLS; break;
       default: strerr_dieusage(EXIT_USAGE, USAGE);
     }

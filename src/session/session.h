@@ -113,6 +113,7 @@ struct session_join
 {
   uint8_t notify; /* send close_notify */
   uint8_t strict; /* a peer that ends without close_notify is an error at once */
+  uint8_t heard;  /* somebody stays to hear ENDED, so the engine need not log a failure */
   uint32_t idle;  /* limit in ms for a session in which no byte moves; 0 is none */
 };
 

@@ -51,16 +51,17 @@ int session_start_unpack(struct session_start *start, char const *s, size_t len)
   return 1;
 }
 
-/* JOIN: type, notify, strict, idle. */
+/* JOIN: type, notify, strict, heard, idle. */
 
-enum { JOIN_LEN = 7 };
+enum { JOIN_LEN = 8 };
 
 size_t session_join_pack(char *s, struct session_join const *join)
 {
   s[0] = SESSION_JOIN;
   s[1] = join->notify;
   s[2] = join->strict;
-  uint32_pack_big(s + 3, join->idle);
+  s[3] = join->heard;
+  uint32_pack_big(s + 4, join->idle);
   return JOIN_LEN;
 }
 
@@ -69,8 +70,9 @@ int session_join_unpack(struct session_join *join, char const *s, size_t len)
   if (len != JOIN_LEN || s[0] != SESSION_JOIN) return 0;
   join->notify = s[1];
   join->strict = s[2];
-  uint32_unpack_big(s + 3, &join->idle);
-  return join->notify <= 1 && join->strict <= 1 && join->idle <= INT32_MAX;
+  join->heard = s[3];
+  uint32_unpack_big(s + 4, &join->idle);
+  return join->notify <= 1 && join->strict <= 1 && join->heard <= 1 && join->idle <= INT32_MAX;
 }
 
 /* FAILED, ENDED: type, code, truncated, received, sent; the reason to the end. */

@@ -42,7 +42,7 @@ static void receive(struct engine *e, enum session_type type, unixmessage *m)
   strerr_dief(EXIT_USAGE, "invalid message on the session socket");
 }
 
-static void tell(struct engine const *e, struct session_end const *end)
+static void tell(struct engine const *e, struct session_end const *end, int heard)
 {
   char received[UINT64_FMT], sent[UINT64_FMT];
   received[uint64_fmt(received, end->received)] = 0;
@@ -50,9 +50,9 @@ static void tell(struct engine const *e, struct session_end const *end)
   if (e->start.verbosity > 1)
     strerr_warni("session ended: ", received, " bytes received, ", sent, " sent, ",
       end->code ? "failed" : end->truncated ? "cut by the peer" : "closed by both sides");
-  if (e->start.verbosity && end->code) strerr_warnw("session failed: ", end->reason);
-  else if (e->start.verbosity && end->truncated)
-    strerr_warnw("session cut: the peer ended without close_notify");
+  if (!e->start.verbosity || heard) return;
+  if (end->code) strerr_warnw("session failed: ", end->reason);
+  else if (end->truncated) strerr_warnw("session cut: the peer ended without close_notify");
 }
 
 int engine_serve(struct engine *e, int fd)
@@ -80,7 +80,7 @@ int engine_serve(struct engine *e, int fd)
   reason = handshake(e);
   if (!reason) reason = facts_fill(&facts, e->tls, text);
   if (!reason && chain >= 0) reason = facts_write_chain(e->tls, chain);
-  if (reason) engine_refuse(e, EXIT_HANDSHAKE, reason);
+  if (reason) engine_refuse(e, EXIT_HANDSHAKE, reason, handshake_hint(reason));
   if (!session_send(&e->session, msg, session_facts_pack(msg, &facts), 0, 0)) engine_abandon(e);
 
   receive(e, SESSION_JOIN, &m);
@@ -96,6 +96,6 @@ int engine_serve(struct engine *e, int fd)
     TEXT_JOIN(end.reason, "the peer did not take everything: ", strerror(e->net.write_errno));
   }
   session_send(&e->session, msg, session_end_pack(msg, SESSION_ENDED, &end), 0, 0);
-  tell(e, &end);
+  tell(e, &end, join.heard);
   return end.code;
 }

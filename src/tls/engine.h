@@ -137,6 +137,9 @@ extern void handshake_begin(struct engine *);
 /* Runs the handshake. Returns null, or the reason of the failure. */
 extern char const *handshake(struct engine *);
 
+/* What an administrator could do about such a reason; may be empty. */
+extern char const *handshake_hint(char const *reason);
+
 /*
   What is known of the session, checked; the strings live as long as text, of FACTS_TEXT_MAX bytes,
   and the connection.

@@ -64,3 +64,23 @@ char const *handshake(struct engine *e)
     return "the client named no known server";
   return 0;
 }
+
+char const *handshake_hint(char const *reason)
+{
+  static struct { char const *text, *hint; } const hints[] =
+  {
+    {
+      "unable to get local issuer certificate",
+      " (either an intermediate certificate is missing, which the peer should send, or the"
+      " authority is not among those that CAFILE, CADIR or the system names)",
+    },
+    { "signed certificate", " (to trust it all the same, put it into CAFILE)" },
+    { "certificate has expired", " (its owner must renew it, if this clock is right)" },
+    { "not yet valid", " (is this clock right?)" },
+    { "certificate CRL", " (CRLFILE needs the list of every authority on the way)" },
+    { "not present in server certificate", " (-k must be a name that the certificate has)" },
+  };
+  for (size_t i = 0; i < sizeof hints / sizeof *hints; i++)
+    if (strstr(reason, hints[i].text)) return hints[i].hint;
+  return "";
+}

@@ -18,7 +18,7 @@
   the other direction.
 */
 
-enum { STALL_SECONDS = 30 };
+enum { STALL_SECONDS = 30, EXIT_MS = 100 };
 
 struct relay
 {
@@ -50,13 +50,14 @@ static void close_fd(int *fd)
 
 /*
   Whether the application is gone altogether: it is not cut off from anything then. Its two ends
-  of the pipes close one after the other, and the peer may answer the first with its own end.
+  of the pipes close one after the other, and the peer may answer the first with its own end before
+  the kernel gets to the second. So this waits a moment for it: nothing else is due any more.
 */
 static int app_is_gone(struct relay *r)
 {
   iopause_fd x = { .fd = r->app_w };
   if (r->app_r >= 0) return 0;
-  if (r->app_w >= 0 && poll(&x, 1, 0) > 0 && x.revents & IOPAUSE_EXCEPT) close_fd(&r->app_w);
+  if (r->app_w >= 0 && poll(&x, 1, EXIT_MS) > 0 && x.revents & IOPAUSE_EXCEPT) close_fd(&r->app_w);
   return r->app_w < 0;
 }
 

@@ -33,6 +33,7 @@ def ca_env(**more):
 def start(argv, client, env=None, fds={}, **more):
     """A chain with this end of a connection on 6 and 7, and more descriptors, by their numbers
     there. Trusts the test CA, if env does not say otherwise."""
+    client.setblocking(True)  # a timeout would make it non-blocking for the chain, too
     fds = {6: client.fileno(), 7: client.fileno(), **fds}
     c = Chain(argv, env=ca_env() if env is None else env, client=True, preexec=descriptors(fds),
               **more)

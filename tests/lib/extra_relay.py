@@ -96,6 +96,20 @@ class Session:
         wait_for(self.is_gone, 'the end of the engine', seconds)
 
 
+def output_breaks(s):
+    """Whether the application is told, as it writes, that nobody reads."""
+    try:
+        s.output.write(b'x')
+    except BrokenPipeError:
+        return True
+    return False
+
+
+def write_all(f, content):
+    for i in range(0, len(content), 65536):
+        f.write(content[i:i + 65536])
+
+
 def is_running(pid):
     """Neither gone nor a zombie."""
     try:

@@ -109,12 +109,13 @@ static void facts_malformed(void **state)
 static void join_roundtrip(void **state)
 {
   char s[SESSION_MAX];
-  struct session_join b, a = { .notify = 1, .strict = 1, .idle = 0x12345678 };
+  struct session_join b, a = { .notify = 1, .strict = 1, .heard = 1, .idle = 0x12345678 };
   size_t n = session_join_pack(s, &a);
   (void)state;
   assert_true(session_join_unpack(&b, s, n));
   assert_int_equal(b.notify, 1);
   assert_int_equal(b.strict, 1);
+  assert_int_equal(b.heard, 1);
   assert_int_equal(b.idle, 0x12345678);
   assert_false(session_join_unpack(&b, s, n - 1));
   assert_false(session_join_unpack(&b, s, n + 1));
