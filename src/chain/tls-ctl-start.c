@@ -86,7 +86,8 @@ int main(int argc, char const *const *argv)
   ask(ctl, command);
   if (command == 'Y') n = reply_clean(s, reply_read(ctl, s));
   close(ctl);
-  if (fd_move2(net, r, net + 1, w) < 0 || uncoe(net) < 0 || uncoe(net + 1) < 0)
+  int in_place = r == net && w == net + 1;
+  if ((!in_place && fd_move2(net, r, net + 1, w) < 0) || uncoe(net) < 0 || uncoe(net + 1) < 0)
     strerr_diefusys(EXIT_SYSTEM, "put TLS where the network was");
   chain_exec(argv, CHAIN_APP | CHAIN_FACTS, s, n);
 }

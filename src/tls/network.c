@@ -80,9 +80,9 @@ int network_fill(struct network *n)
 int network_flush(struct network *n)
 {
   if (!buf_len(&n->out)) return 0;
-  if (n->write_errno)
+  if (n->write_errno || n->ended)
   {
-    n->lost = 1;
+    if (!n->ended) n->lost = 1; /* else it is TLS that talks to itself, not the application */
     buf_clear(&n->out);
     return 1;
   }
@@ -124,22 +124,22 @@ ssize_t network_write(struct tls *tls, void const *s, size_t len, void *arg)
 
 void network_end(struct network *n)
 {
-  if (n->wfd < 0) return;
+  if (n->ended) return;
+  n->ended = 1;
   if (shutdown(n->wfd, SHUT_WR) < 0 && errno == ENOTSOCK) close(n->wfd), n->wfd = -1;
 }
 
 /* What there is to wait for on the way out; 0 when it is over. */
-static unsigned int linger_interest(struct network const *n, int ended, iopause_fd *x)
+static unsigned int linger_interest(struct network const *n, iopause_fd *x)
 {
   unsigned int k = 0;
   if (!network_at_end(n)) x[k++] = (iopause_fd){ .fd = n->rfd, .events = IOPAUSE_READ };
-  if (!ended) x[k++] = (iopause_fd){ .fd = n->wfd, .events = IOPAUSE_WRITE };
+  if (!n->ended) x[k++] = (iopause_fd){ .fd = n->wfd, .events = IOPAUSE_WRITE };
   return k;
 }
 
 void network_linger(struct network *n, int seconds)
 {
-  int ended = 0;
   tain deadline;
   tain_now_g();
   tain_addsec_g(&deadline, seconds);
@@ -147,15 +147,11 @@ void network_linger(struct network *n, int seconds)
   {
     iopause_fd x[2];
     network_flush(n);
-    if (!ended && !buf_len(&n->out))
-    {
-      network_end(n);
-      ended = 1;
-    }
+    if (!buf_len(&n->out)) network_end(n);
     buf_clear(&n->in);
     n->readable = 1;
     network_fill(n);
-    unsigned int k = linger_interest(n, ended, x);
+    unsigned int k = linger_interest(n, x);
     if (!k || !tain_future(&deadline) || iopause_g(x, k, &deadline) <= 0) break;
   }
   shutdown(n->rfd, SHUT_RDWR);

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import traceback
 
-from chain import (BIN, TOP, Peer, find_processes, is_equal, is_true, pki, temp, temp_dir,
+from chain import (BIN, TOP, Peer, find_processes, is_equal, is_true, need, pki, temp, temp_dir,
                    _open_files)
 from tap import SLOW, Skip, wait_for
 
@@ -36,6 +36,7 @@ class Result:
 
 def example(*argv, input=b'', env=None, cwd=None):
     """Runs an example, by its name, and waits for its end. input: bytes, or a file's path."""
+    need('tcpclient', 's6-ioconnect')
     environment = {'PATH': BIN + ':' + os.environ['PATH'], 'CAFILE': pki() + '/ca.pem'}
     environment.update({k: v for k, v in os.environ.items() if k.startswith(('ASAN_', 'UBSAN_'))})
     environment.update(env or {})
