@@ -51,11 +51,14 @@ char const *handshake(struct engine *e)
   e->net.readable = 1;
   if (e->start.role == SESSION_CLIENT && network_fill(&e->net) && buf_len(&e->net.in))
     e->net.injected = 1;
-  while ((r = e->net.injected ? -1 : tls_handshake(e->tls)))
+  for (;;)
   {
+    size_t before = buf_len(&e->net.in);
+    if (!(r = e->net.injected ? -1 : tls_handshake(e->tls))) break;
     while (network_flush(&e->net));
     reason = obstacle(e, r);
     if (reason) return reason;
+    if (buf_len(&e->net.in) && buf_len(&e->net.in) != before) continue;
     if (!wait_for(e, r)) engine_abandon(e);
   }
   while (network_flush(&e->net));

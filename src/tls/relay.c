@@ -69,11 +69,14 @@ static int up_decrypt(struct relay *r)
   int moved = 0;
   while (!r->up_ended && !r->failed && buf_room(b))
   {
+    size_t before = buf_len(&net->in);
     ssize_t n = tls_read(r->e->tls, b->s + b->tail, buf_room(b));
     r->up_blocked = n == TLS_WANT_POLLOUT;
     if (r->up_blocked) break;
     if (n == TLS_WANT_POLLIN)
     {
+      /* libtls returns after each message of TLS's own, also when there is more to read */
+      if (buf_len(&net->in) && buf_len(&net->in) != before) continue;
       if (buf_len(&net->in) || !network_at_end(net)) break;
       r->up_ended = 1;
       r->end->truncated = !app_is_gone(r);
