@@ -71,6 +71,7 @@ struct network
   int eof;         /* the raw stream has ended */
   int read_errno;  /* or has failed */
   int write_errno; /* nothing more can be written */
+  int farewell;    /* what is in out is close_notify or later: no loss of the application's */
   int ended;       /* we have ended the direction to the peer */
   int lost;        /* and something was left to write: a peer that hangs up early loses nothing */
   struct buf in;

@@ -82,7 +82,7 @@ int network_flush(struct network *n)
   if (!buf_len(&n->out)) return 0;
   if (n->write_errno || n->ended)
   {
-    if (!n->ended) n->lost = 1; /* else it is TLS that talks to itself, not the application */
+    if (!n->farewell) n->lost = 1;
     buf_clear(&n->out);
     return 1;
   }
@@ -125,7 +125,7 @@ ssize_t network_write(struct tls *tls, void const *s, size_t len, void *arg)
 void network_end(struct network *n)
 {
   if (n->ended) return;
-  n->ended = 1;
+  n->ended = n->farewell = 1;
   if (shutdown(n->wfd, SHUT_WR) < 0 && errno == ENOTSOCK) close(n->wfd), n->wfd = -1;
 }
 

@@ -154,8 +154,9 @@ static int down_encrypt(struct relay *r)
     }
     moved = 1;
   }
-  if (r->app_r < 0 && !buf_len(b) && !r->down_ended && !r->failed)
+  if (r->app_r < 0 && !buf_len(b) && !buf_len(&r->e->net.out) && !r->down_ended && !r->failed)
   {
+    r->e->net.farewell = 1;
     if (r->join->notify && tls_close(r->e->tls) == TLS_WANT_POLLOUT) return moved;
     r->down_ended = moved = 1;
   }
