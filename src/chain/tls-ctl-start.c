@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -86,8 +87,10 @@ int main(int argc, char const *const *argv)
   ask(ctl, command);
   if (command == 'Y') n = reply_clean(s, reply_read(ctl, s));
   close(ctl);
-  int in_place = r == net && w == net + 1;
-  if ((!in_place && fd_move2(net, r, net + 1, w) < 0) || uncoe(net) < 0 || uncoe(net + 1) < 0)
+  /* out of the way of what goes to net first; the numbers are the caller's, in any order */
+  if (w == net) w = fcntl(w, F_DUPFD_CLOEXEC, net + 2);
+  if (w < 0 || fd_move(net, r) < 0 || fd_move(net + 1, w) < 0
+    || uncoe(net) < 0 || uncoe(net + 1) < 0)
     strerr_diefusys(EXIT_SYSTEM, "put TLS where the network was");
   chain_exec(argv, CHAIN_APP | CHAIN_FACTS, s, n);
 }
