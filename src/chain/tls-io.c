@@ -44,7 +44,7 @@ static int ended(struct session *s)
   int r = session_receive(s, &m, &tain_infinite);
   if (r != SESSION_ENDED || !session_end_unpack(&end, m.s, m.len)) protocol_error(r);
   if (end.code) strerr_warnw("session failed: ", end.reason);
-  else if (end.truncated) strerr_warnw("session cut: the peer ended without close_notify");
+  else if (end.truncated) strerr_warnw("session cut: ", end.reason);
   return end.code || end.truncated ? EXIT_TLS : 0;
 }
 

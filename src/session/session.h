@@ -124,7 +124,7 @@ struct session_end
   uint8_t truncated; /* the peer ended without close_notify */
   uint64_t received; /* plaintext bytes from the peer */
   uint64_t sent;     /* plaintext bytes to the peer */
-  char reason[SESSION_TEXT_MAX + 1];
+  char reason[SESSION_TEXT_MAX + 1]; /* why it failed or was cut; else empty */
 };
 
 /*

@@ -52,7 +52,7 @@ static void tell(struct engine const *e, struct session_end const *end, int hear
       end->code ? "failed" : end->truncated ? "cut by the peer" : "closed by both sides");
   if (!e->start.verbosity || heard) return;
   if (end->code) strerr_warnw("session failed: ", end->reason);
-  else if (end->truncated) strerr_warnw("session cut: the peer ended without close_notify");
+  else if (end->truncated) strerr_warnw("session cut: ", end->reason);
 }
 
 int engine_serve(struct engine *e, int fd)

@@ -61,6 +61,15 @@ static int app_is_gone(struct relay *r)
   return r->app_w < 0;
 }
 
+/* The peer has ended the connection without a word: by itself, or its system did. */
+static void cut(struct relay *r)
+{
+  int e = r->e->net.read_errno;
+  char const *reason = e ? strerror(e) : "the peer ended without close_notify";
+  if (r->join->strict) fail(r, "read from network", reason);
+  else TEXT_JOIN(r->end->reason, reason);
+}
+
 /* Peer to application: decrypts into the buffer. */
 static int up_decrypt(struct relay *r)
 {
@@ -80,8 +89,7 @@ static int up_decrypt(struct relay *r)
       if (buf_len(&net->in) || !network_at_end(net)) break;
       r->up_ended = 1;
       r->end->truncated = !app_is_gone(r);
-      if (r->end->truncated && r->join->strict)
-        fail(r, "read from network", "the peer ended without close_notify");
+      if (r->end->truncated) cut(r);
     }
     else if (n < 0) fail(r, "decrypt", tls_error(r->e->tls));
     else if (!n) r->up_ended = 1; /* close_notify */

@@ -1,0 +1,527 @@
+#!/usr/bin/env python3
+# ISC licence: see COPYING.
+# What goes wrong, each with its exit code and one clear line: files, settings, peers, descriptors.
+
+import fcntl
+import os
+import select
+import signal
+import socket
+import ssl
+import struct
+import sys
+import termios
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
+from tap import *
+from chain import *
+from extra_settings import *
+
+ALERT, HANDSHAKE = b'\x15', b'\x16'  # types of a record
+PLAINTEXT = "bytes came in plaintext before the client's TLS began"
+
+
+def path(name, suffix='pem'):
+    return '%s/%s.%s' % (pki(), name, suffix)
+
+
+# Files
+
+
+VARIABLES = {
+    'KEYFILE': [], 'CERTFILE': [], 'OCSPFILE': [], 'CAFILE': ['-y'], 'CRLFILE': ['-y'],
+}
+
+
+def with_file(variable, value):
+    return server_env(**{'CAFILE': path('ca'), variable: value})
+
+
+for variable, options in VARIABLES.items():
+    @test('%s is missing' % variable)
+    def _(variable=variable, options=options):
+        for name in '/nonexistent', temp() + '/x', '':
+            why = refusal(with_file(variable, name), options)
+            is_true(why.startswith('unable to read %s %s: ' % (variable, name)), why)
+            is_true(why.endswith(('No such file or directory', 'Not a directory')), why)
+
+    @test('%s is a directory' % variable)
+    def _(variable=variable, options=options):
+        d = temp_dir()
+        is_equal(refusal(with_file(variable, d), options),
+                 'unable to read %s %s: Is a directory' % (variable, d))
+
+    @test('%s is empty' % variable)
+    def _(variable=variable, options=options):
+        f = temp()
+        is_equal(refusal(with_file(variable, f), options),
+                 'unable to use %s %s: the file is empty' % (variable, f))
+
+    @test('%s is malformed' % variable)
+    def _(variable=variable, options=options):
+        for content in (b'x', b'no PEM at all\n', b'x' * 23, b'\0' * 100, bytes(range(256)),
+                        b'-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n',
+                        b'-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n',
+                        b'-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n'):
+            f = temp(content)
+            why = refusal(with_file(variable, f), options)
+            is_true(f in why and variable in why, why)
+
+    @test('%s is unreadable' % variable)
+    def _(variable=variable, options=options):
+        f = temp(b'x')
+        os.chmod(f, 0)
+        command = ['tls-handshake', *options, 'tls-io', 'echo', 'served']
+        if not os.getuid():
+            need('setpriv')  # to root without these capabilities a file may be unreadable
+            command[:0] = ['setpriv', '--inh-caps=-all',
+                           '--bounding-set=-dac_override,-dac_read_search']
+        client, server = tcp_pair()
+        c = Chain(command, server, env=with_file(variable, f))
+        client.shutdown(socket.SHUT_WR)
+        is_equal(client.recv(1), b'', 'sent to the client')
+        client.close()
+        is_equal(reason(c, 96), 'unable to read %s %s: Permission denied' % (variable, f))
+
+
+@test('a key and a certificate in each other\'s place')
+def _():
+    why = refusal(server_env(KEYFILE=path('server'), CERTFILE=path('server', 'key')))
+    is_true(why.startswith('unable to use CERTFILE ' + path('server', 'key')), why)
+
+
+@test('a key that does not match the certificate, of the same kind or another')
+def _():
+    for key in path('a', 'key'), path('rsa', 'key'):
+        why = refusal(server_env(KEYFILE=key))
+        is_true(why.startswith('unable to use CERTFILE %s with KEYFILE %s: ' %
+                               (path('server'), key)), why)
+
+
+@test('a key by name that does not match is told from the pairs that do')
+def _():
+    env = {'KEYFILE:a.example.org': path('b', 'key'), 'CERTFILE:a.example.org': path('a')}
+    why = refusal(server_env(**env))
+    is_true(why.startswith('unable to use CERTFILE %s with KEYFILE %s: ' %
+                           (path('a'), path('b', 'key'))), why)
+
+
+@test('a key that wants a passphrase: nobody is asked for it')
+def _():
+    f = temp()
+    openssl('ec', '-in', path('server', 'key'), '-aes128', '-passout', 'pass:secret', '-out', f)
+    why = refusal(server_env(KEYFILE=f))
+    is_true(f in why, why)
+
+
+@test('half a pair')
+def _():
+    for env, unset in ((server_env(KEYFILE=None), 'KEYFILE is not set, CERTFILE is'),
+                       (server_env(CERTFILE=None), 'CERTFILE is not set, KEYFILE is'),
+                       (server_env(**{'KEYFILE:x': path('a', 'key')}),
+                        'CERTFILE:x is not set, KEYFILE:x is'),
+                       (server_env(**{'CERTFILE:*.x': path('a')}),
+                        'KEYFILE:*.x is not set, CERTFILE:*.x is')):
+        is_equal(refusal(env), unset)
+
+
+@test('no pair at all')
+def _():
+    is_equal(refusal({}), 'KEYFILE and CERTFILE are not set')
+    is_equal(refusal({'TLS_SNI': 'require'}), 'no KEYFILE and CERTFILE is set')
+
+
+@test('CADIR is missing or no directory, with CAFILE or without')
+def _():
+    program = temp()
+    os.chmod(program, 0o755)
+    for more in {}, {'CAFILE': path('ca')}:
+        for d, error in (('/nonexistent', 'No such file or directory'),
+                         (temp(), 'Not a directory'), (program, 'Not a directory')):
+            why = refusal(server_env(CADIR=d, **more), ['-y'])
+            is_true(why.endswith('CADIR %s: %s' % (d, error)), why)
+
+
+@test('an entry of CADIR is malformed, with CAFILE')
+def _():
+    d = temp_dir()
+    with open(d + '/01234567.0', 'w') as f:
+        f.write('no PEM\n')
+    # What can be trusted is; a certificate that is not there cannot.
+    facts(server_env(CADIR=d, CAFILE=path('ca')), ['-y'], cert='client')
+
+
+# Handshakes that cannot succeed
+
+
+@test('no common cipher: an alert, and one line')
+def _():
+    name, why = turned_away(server_env(), max=TLS12, ciphers='AES128-SHA')
+    is_equal(name, 'SSLV3_ALERT_HANDSHAKE_FAILURE')
+    is_true('no shared cipher' in why, why)
+
+
+@test('no common protocol: an alert, and one line')
+def _():
+    name, why = turned_away(server_env(TLS_PROTOCOLS='tlsv1.3'), max=TLS12)
+    is_equal(name, 'TLSV1_ALERT_PROTOCOL_VERSION')
+
+
+@test('the alert reaches a client that has sent more after its ClientHello: no reset destroys it')
+def _():
+    client, server = tcp_pair()
+    c = Chain('tls-handshake tls-io echo served', server, env=server_env())
+    client.sendall(hello(max=TLS12, ciphers='AES128-SHA') + os.urandom(300000))
+    got = rest(client)
+    is_equal((got[:1], got[5:]), (ALERT, b'\x02\x28'), 'fatal handshake_failure')
+    client.close()
+    reason(c)
+
+
+GARBAGE = {
+    'an HTTP request': (b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n', PLAINTEXT),
+    'SMTP commands': (b'EHLO evil\r\nMAIL FROM:<>\r\n', PLAINTEXT),
+    'an SMTP command and then a ClientHello': (b'EHLO evil\r\n\x16\x03\x01', PLAINTEXT),
+    'a null byte': (b'\0', PLAINTEXT),
+    'a record of application data': (b'\x17\x03\x03\0\1x', PLAINTEXT),
+    'a ClientHello of SSL 2': (b'\x80\x2e\1\0\2\0\x15\0\0\0\x10', PLAINTEXT),
+    'a handshake record that is none': (b'\x16' * 600, None),
+    'a handshake record with an empty message': (b'\x16\x03\x01\0\0', None),
+    'a record longer than any may be': (b'\x16\x03\x01\xff\xff' + b'x' * 65535, None),
+}
+
+for what, (data, why) in GARBAGE.items():
+    @test('%s in place of a ClientHello' % what)
+    def _(data=data, why=why):
+        client, server = tcp_pair()
+        c = Chain('tls-handshake tls-io echo served', server, env=server_env())
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        got = rest(client)
+        is_true(got[:1] in ([b''] if why else [b'', ALERT]), 'sent to the client: %r' % got)
+        client.close()
+        is_true(reason(c) == (why or reason(c)), 'the reason: ' + reason(c))
+
+
+# Slow clients
+
+
+def unread(sock):
+    """How many bytes have come and wait."""
+    return struct.unpack('i', fcntl.ioctl(sock, termios.FIONREAD, b'\0' * 4))[0]
+
+
+@test('a ClientHello in segments of one byte is as good as any')
+def _():
+    client, server = tcp_pair()
+    c = Chain('tls-handshake tls-io cat', server, env=server_env(), keep=True)
+    peer = Peer(client)
+    try:
+        peer.tls.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    for byte in peer.pending_records():
+        client.send(bytes([byte]))
+        wait_for(lambda: not unread(server), 'the byte is read')
+    server.close()
+    peer.handshake()
+    peer.send(b'hello')
+    is_equal(peer.recv(5), b'hello')
+    is_equal(peer.end_politely(), (b'', 'close_notify'))
+    is_equal(c.wait(), 0)
+    is_equal(c.stderr(), '')
+
+
+LIMIT = 700 * SLOW  # ms
+
+ALARMS = {
+    'as it is': None,
+    'ignored': lambda: signal.signal(signal.SIGALRM, signal.SIG_IGN),
+    'blocked': lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]),
+}
+
+for what, preexec in ALARMS.items():
+    @test('the limit is for the whole handshake, however often a byte comes; SIGALRM ' + what)
+    def _(preexec=preexec):
+        client, server = tcp_pair()
+        c = Chain('tls-handshake -K %d tls-io echo served' % LIMIT, server, env=server_env(),
+                  preexec=preexec)
+        took = drip(client, hello(), 0.1 * SLOW)  # all of it takes 50 times LIMIT
+        is_equal(reason(c), 'the handshake timed out')
+        is_true(took < 10 * LIMIT / 1000, 'took %.1f s' % took)
+
+
+@test('the limit is for the whole handshake: a client that stops after its ClientHello')
+def _():
+    client, server = tcp_pair()
+    c = Chain('tls-handshake -K %d tls-io echo served' % LIMIT, server, env=server_env())
+    client.sendall(hello())
+    is_equal(client.recv(1), HANDSHAKE)
+    rest(client)
+    is_equal(reason(c), 'the handshake timed out')
+
+
+# Peers that leave
+
+
+def leave(how):
+    """What the chain says of a client that leaves so."""
+    client, server = tcp_pair()
+    c = Chain('tls-handshake tls-io echo served', server, env=server_env())
+    how(Peer(client))
+    return reason(c)
+
+
+def half_hello(peer):
+    peer.sock.sendall(hello()[:100])
+
+
+def whole_hello(peer):
+    peer.sock.sendall(hello())
+    is_equal(peer.sock.recv(1), HANDSHAKE)
+
+
+for what, start in (('at once', lambda peer: None), ('in its ClientHello', half_hello),
+                    ('after its ClientHello', whole_hello)):
+    @test('a client that ends the stream %s' % what)
+    def _(start=start):
+        def how(peer):
+            start(peer)
+            peer.shutdown()
+            rest(peer.sock)
+        is_equal(leave(how), 'the peer closed the connection')
+
+    @test('a client that resets the connection %s' % what)
+    def _(start=start):
+        def how(peer):
+            start(peer)
+            peer.reset()
+        is_equal(leave(how), 'Connection reset by peer')
+
+
+def warning(c):
+    """The one line about a session, once the engine is gone."""
+    wait_for(lambda: not engines(), 'the engine leaves')
+    text = c.stderr()
+    is_true(text.find('\n') == len(text) - 1, 'one line: %r' % text)
+    return text[:-1]
+
+
+@test('a client that resets the connection in a session: the application sees the end')
+def _():
+    client, server = tcp_pair()
+    c = Chain('tls-handshake tls-io cat', server, env=server_env())
+    peer = Peer(client).handshake()
+    peer.send(b'hello')
+    is_equal(peer.recv(5), b'hello')
+    peer.reset()
+    is_equal(c.wait(), 0)
+    why = warning(c)
+    is_true(why.startswith('tls-engine: warning: session ') and 'reset by peer' in why, why)
+
+
+@test('a client that resets the connection in a session: tls-io -w exits 98')
+def _():
+    client, server = tcp_pair()
+    c = Chain('tls-handshake tls-io -w cat', server, env=server_env())
+    peer = Peer(client).handshake()
+    peer.send(b'hello')
+    is_equal(peer.recv(5), b'hello')
+    peer.reset()
+    is_equal(c.wait(), 98)
+    why = warning(c)
+    is_true('reset by peer' in why, why)
+
+
+@test('a client that ends without close_notify: all is delivered, the truncation is told')
+def _():
+    client, server = tcp_pair()
+    c = Chain('tls-handshake tls-io cat', server, env=server_env())
+    peer = Peer(client).handshake()
+    peer.send(b'the last words')
+    peer.shutdown()
+    is_equal(peer.recv_all(), (b'the last words', 'close_notify'))
+    is_equal(c.wait(), 0)
+    is_equal(warning(c), 'tls-engine: warning: session cut: the peer ended without close_notify')
+
+
+@test('a client that just leaves, once it has seen the end of a finished application, is no fault')
+def _():
+    for _ in range(20):
+        client, server = tcp_pair()
+        c = Chain('tls-handshake tls-io -w echo served', server, env=server_env())
+        peer = Peer(client).handshake()
+        is_equal(peer.recv_all(), (b'served\n', 'close_notify'))
+        client.close()
+        is_equal((c.wait(), c.stderr()), (0, ''))
+
+
+# Afterwards the application cannot go on in plaintext
+
+
+def fallback(tls_side, talk, env=None):
+    """Has an application ask for a TLS that fails; what it could still write; the chain."""
+    client, server = tcp_pair()
+    c = Chain(delayed(tls_side, STARTTLS), server, env=server_env() if env is None else env)
+    starttls(client)
+    talk(client)
+    got = rest(client)
+    client.close()
+    is_equal(c.wait(), 10, 'exit code of the application')
+    is_true(b'plaintext' not in got, 'written in plaintext: %r' % got)
+    wait_for(lambda: c.stderr().endswith('\n'), 'a line')
+    return c
+
+
+def end(client):
+    client.shutdown(socket.SHUT_WR)
+
+
+SERVE = ['tls-await', 'tls-handshake', 'tls-io']
+
+
+@test('no plaintext after a failed handshake: bad configuration')
+def _():
+    is_equal(fallback(SERVE, end, {}).stderr(), FATAL + 'KEYFILE and CERTFILE are not set\n')
+
+
+@test('no plaintext after a failed handshake: no common cipher')
+def _():
+    def talk(client):
+        client.sendall(hello(max=TLS12, ciphers='AES128-SHA'))
+        end(client)
+    is_true('no shared cipher' in fallback(SERVE, talk).stderr(), 'reason')
+
+
+@test('no plaintext after a failed handshake: commands in plaintext before TLS')
+def _():
+    def talk(client):
+        client.sendall(b'EHLO evil\r\n' + hello())
+        end(client)
+    is_equal(fallback(SERVE, talk).stderr(), FATAL + PLAINTEXT + '\n')
+
+
+@test('no plaintext after a failed handshake: time is up')
+def _():
+    c = fallback(['tls-await', 'tls-handshake', '-K', '100', 'tls-io'], lambda client: None)
+    is_equal(c.stderr(), FATAL + 'the handshake timed out\n')
+
+
+@test('no plaintext after a failed handshake: the client leaves')
+def _():
+    is_equal(fallback(SERVE, end).stderr(), FATAL + 'the peer closed the connection\n')
+
+
+@test('no plaintext after a failed handshake: there are no descriptors for it')
+def _():
+    not_under_valgrind()
+    c = fallback(['tls-await', *at_most(7), *SERVE[1:]], lambda client: None)
+    is_true(c.stderr().endswith(': Too many open files\n'), c.stderr())
+
+
+@test('commands sent together with STARTTLS are refused in words of their own')
+def _():
+    client, server = tcp_pair()
+    c = Chain(delayed(SERVE, STARTTLS), server, env=server_env())
+    client.sendall(b'STARTTLS\r\nEHLO evil\r\nMAIL FROM:<evil>\r\n')
+    is_equal(client.recv(9), b'go ahead\n')
+    end(client)
+    is_equal(rest(client), b'')
+    client.close()
+    is_equal(c.wait(), 10)
+    is_equal(c.stderr(), FATAL + PLAINTEXT + '\n')
+
+
+# Too few descriptors
+
+
+def not_under_valgrind():
+    if os.environ.get('TEST_VALGRIND'):
+        raise Skip('valgrind needs descriptors of its own')
+
+
+def at_most(n):
+    """The start of a command with a limit of descriptors."""
+    return ['sh', '-c', 'ulimit -n %d; exec "$@"' % n, 'sh']
+
+
+def too_few(program, run_with):
+    """With too few descriptors the program dies in one line; from some limit on it works."""
+    not_under_valgrind()
+    for n in range(5, 20):
+        c = run_with(n)
+        if c.wait() == 0:
+            return n
+        line = c.stderr()
+        is_equal(c.wait(), 111, 'exit code with %d descriptors: %s' % (n, line))
+        is_true(line.startswith(program + ': fatal: unable to ') and line.count('\n') == 1 and
+                line.endswith(': Too many open files\n'), line)
+    raise AssertionError('does not work with %d descriptors' % n)
+
+
+@test('EMFILE: tls-ctl-open')
+def _():
+    def run_with(n):
+        client, server = tcp_pair()
+        return Chain(at_most(n) + delayed(['true'], ['true']), server)
+    is_true(too_few('tls-ctl-open', run_with) > 5, 'needs more than 5')
+
+
+@test('EMFILE: tls-await needs none but what it has')
+def _():
+    def run_with(n):
+        client, server = tcp_pair()
+        client.send(b'y')
+        return Chain(at_most(n) + ['tls-await', 'true'], server, env={'TLS_CTLFD': '0'})
+    is_equal(too_few('tls-await', run_with), 5)
+
+
+@test('EMFILE: tls-handshake')
+def _():
+    def run_with(n):
+        client, server = tcp_pair()
+        c = Chain(at_most(n) + ['tls-handshake', 'true'], server, env=server_env())
+        try:
+            Peer(client).handshake()
+        except ConnectionError:
+            pass
+        client.close()
+        return c
+    is_true(too_few('tls-handshake', run_with) > 5, 'needs more than 5')
+
+
+@test('EMFILE: tls-io')
+def _():
+    def run_with(n):
+        client, server = tcp_pair()
+        c = Chain(['tls-handshake', *at_most(n), 'tls-io', 'true'], server, env=server_env())
+        Peer(client).handshake().recv_all()
+        client.close()
+        return c
+    is_true(too_few('tls-io', run_with) > 5, 'needs more than 5')
+
+
+@test('EMFILE: tls-engine, which then tells the chain or stderr why')
+def _():
+    not_under_valgrind()
+    start = b'S\1\0\0\0\0\1'  # version 1, a server, verbosity 1
+    worked = False
+    for n in range(4, 10):
+        client, server = tcp_pair()
+        chain, engine = socket.socketpair()
+        c = Chain(at_most(n) + ['tls-engine'], engine, env=server_env())
+        socket.send_fds(chain, [struct.pack('>IH', len(start), 2) + start],
+                        [server.fileno(), server.fileno()])
+        server.close()
+        end(client)
+        told = chain.recv(4096)
+        chain.close()
+        client.close()
+        worked = c.wait() == 97  # as far as the handshake
+        if worked:
+            break
+        is_equal(c.wait(), 111, 'exit code with %d descriptors: %s' % (n, c.stderr()))
+        is_equal(bool(told) + c.stderr().count('\n'), 1, 'lines, told %r, %r' % (told, c.stderr()))
+    is_true(worked and n > 4, 'works with more than 4')
+
+
+run()
