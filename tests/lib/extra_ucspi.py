@@ -5,8 +5,8 @@ import fcntl
 import os
 import socket
 
-from chain import (PYTHON, Chain, Peer, find_processes, is_equal, is_true, server_env, tcp_pair,
-                   wait_for, _open_files)
+from chain import PYTHON, find_processes, is_equal, is_true, wait_for, _open_files
+from tap import Skip
 
 
 # Chains
@@ -39,6 +39,11 @@ def dies_of_usage(c):
     lines = c.stderr().splitlines()
     is_equal(len(lines), 1, 'lines on stderr of %r' % c.argv)
     is_true(lines[0].startswith('%s: usage: %s [' % (program, program)), 'usage: ' + lines[0])
+
+
+def not_under_valgrind(why):
+    if os.environ.get('TEST_VALGRIND'):
+        raise Skip('valgrind ' + why)
 
 
 def descriptors(table):
