@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+# ISC licence: see COPYING.
+# What the engine may still do when it begins to read the network: TLS_UID, TLS_GID, and the rest.
+
+import os
+import resource
+import shutil
+import sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
+from tap import *
+from chain import *
+from extra_settings import *
+
+UID, GID = 60001, 60002  # nobody needs to have that name
+DROP = {'TLS_UID': str(UID), 'TLS_GID': str(GID)}
+
+
+def as_root(name):
+    """A test that needs to be root."""
+    def add(function):
+        @test(name)
+        def _():
+            if os.getuid():
+                raise Skip('not root')
+            function()
+    return add
+
+
+def start(env, preexec=None, command=()):
+    """A chain, no byte sent to it yet; its engine's pid; the client."""
+    client, server = tcp_pair()
+    c = Chain([*command, 'tls-handshake', 'tls-io', 'cat'], server, env=env, preexec=preexec)
+    return c, confined_engine(), client
+
+
+def finish(c, client, **settings):
+    """The session works."""
+    peer = Peer(client, **settings).handshake()
+    peer.send(b'hello')
+    is_equal(peer.recv(5), b'hello')
+    is_equal(peer.end_politely(), (b'', 'close_notify'))
+    is_equal(c.wait(), 0)
+    is_equal(c.stderr(), '')
+
+
+def limit_of(pid, name):
+    with open('/proc/%d/limits' % pid) as f:
+        line = next(line for line in f if line.startswith(name))
+    return line[len(name):].split()[:2]
+
+
+def may_dump():
+    """Allows core dumps, where that can be allowed."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+
+
+def is_confined(pid):
+    status = status_of(pid)
+    is_equal(status['NoNewPrivs'], '1', 'no new privileges')
+    is_equal(limit_of(pid, 'Max core file size'), ['0', '0'], 'limit of core files')
+    is_equal(os.stat('/proc/%d/environ' % pid).st_uid, 0, 'owner, which is root if not dumpable')
+
+
+def has_nothing_of_root(pid):
+    status = status_of(pid)
+    is_equal(status['Uid'].split(), [str(UID)] * 4, 'real, effective, saved, fs uid')
+    is_equal(status['Gid'].split(), [str(GID)] * 4, 'real, effective, saved, fs gid')
+    is_equal(status['Groups'].split(), [], 'supplementary groups')
+    for name in 'CapInh', 'CapPrm', 'CapEff', 'CapAmb':
+        is_equal(int(status[name], 16), 0, name)
+
+
+@as_root('with TLS_UID and TLS_GID the engine is that user before it reads the network')
+def _():
+    def preexec():
+        os.setgroups([0, 1, 2, 27, 60003])
+        may_dump()
+    c, pid, client = start(server_env(**DROP), preexec)
+    has_nothing_of_root(pid)
+    is_confined(pid)
+    finish(c, client)
+
+
+@as_root('the engine stays that user in the session')
+def _():
+    c, pid, client = start(server_env(**DROP))
+    peer = Peer(client).handshake()
+    peer.send(b'hello')
+    is_equal(peer.recv(5), b'hello')
+    has_nothing_of_root(pid)
+    is_confined(pid)
+    peer.end_politely()
+    is_equal(c.wait(), 0)
+
+
+@as_root('without TLS_UID and TLS_GID the engine keeps user and groups, and is confined as well')
+def _():
+    def preexec():
+        os.setgroups([1, 2])
+        may_dump()
+    c, pid, client = start(server_env(), preexec)
+    is_equal(status_of(pid)['Uid'].split(), ['0'] * 4)
+    is_equal(status_of(pid)['Groups'].split(), ['1', '2'])
+    is_confined(pid)
+    finish(c, client)
+
+
+@as_root('the application is not that user, and knows nothing of it')
+def _():
+    client, server = tcp_pair()
+    c = Chain('tls-handshake tls-io foreground { id -u } foreground { id -g } '
+              'importas -u -D none uid TLS_UID importas -u -D none gid TLS_GID echo $uid $gid',
+              server, env=server_env(**DROP))
+    peer = Peer(client).handshake()
+    is_equal(peer.recv_all(), (b'0\n0\nnone none\n', 'close_notify'))
+    is_equal(c.wait(), 0)
+
+
+@as_root('TLS_UID and TLS_GID may be root, too: then only the groups are dropped')
+def _():
+    c, pid, client = start(server_env(TLS_UID='0', TLS_GID='0'), lambda: os.setgroups([1, 2]))
+    is_equal(status_of(pid)['Uid'].split(), ['0'] * 4)
+    is_equal(status_of(pid)['Groups'].split(), [])
+    is_confined(pid)
+    finish(c, client)
+
+
+# An engine of another user than root, as its /proc tells whether it can be dumped or traced.
+
+
+def all_can_run(path):
+    """Whether a user who is not root can run this program."""
+    path = os.path.realpath(path)
+    while os.stat(path).st_mode & 1:
+        if path == '/':
+            return True
+        path = os.path.dirname(path)
+    return False
+
+
+def as_user(*more):
+    """The start of a command as another user."""
+    need('setpriv')
+    if not all_can_run(BIN + '/tls-handshake') or not all_can_run(BIN + '/tls-engine'):
+        raise Skip('only root can run the programs where they are')
+    return ['setpriv', '--reuid=%d' % UID, '--regid=%d' % GID, *(more or ['--clear-groups'])]
+
+
+def readable_env(**more):
+    """A key pair that everybody can read."""
+    def copy(name):
+        with open(pki() + '/' + name, 'rb') as f:
+            return temp(f.read())
+    return server_env(KEYFILE=copy('server.key'), CERTFILE=copy('server.pem'), **more)
+
+
+@as_root('an engine started by a user cannot be dumped or traced by that user')
+def _():
+    c, pid, client = start(readable_env(), may_dump, as_user())
+    is_equal(status_of(pid)['Uid'].split(), [str(UID)] * 4)
+    is_confined(pid)
+    finish(c, client)
+
+
+@as_root('a user may name itself in TLS_UID and TLS_GID')
+def _():
+    c, pid, client = start(readable_env(**DROP), None, as_user())
+    is_confined(pid)
+    finish(c, client)
+
+
+def undropped(env, command=()):
+    """Why the privileges cannot be dropped; not one byte goes to the client."""
+    client, server = tcp_pair()
+    c = Chain([*command, 'tls-handshake', 'tls-io', 'echo', 'served'], server, env=env)
+    client.sendall(hello())
+    is_equal(client.recv(1), b'', 'sent to the client')
+    client.close()
+    return reason(c, 111)
+
+
+@as_root('a user cannot name another one, and is not served as what it is')
+def _():
+    for uid, gid in (UID + 1, GID), (UID, GID + 1), (0, 0):
+        why = undropped(readable_env(TLS_UID=str(uid), TLS_GID=str(gid)), as_user())
+        is_true(why.endswith('Operation not permitted'), why)
+
+
+@as_root('root that may not change user or groups does not serve as root')
+def _():
+    need('setpriv')
+    for lacking in 'setuid', 'setgid':
+        why = undropped(server_env(**DROP), ['setpriv', '--inh-caps=-all',
+                                             '--bounding-set=-' + lacking])
+        is_true(why.startswith('unable to ') and why.endswith('Operation not permitted'), why)
+
+
+# What only root can read.
+
+
+def secret(d, name):
+    """A copy of a file of the PKI that only root can read."""
+    path = os.path.join(d, name)
+    shutil.copy(pki() + '/' + name, path)
+    os.chmod(path, 0o600)
+    return path
+
+
+def secret_dir():
+    d = temp_dir()
+    os.chmod(d, 0o700)
+    return d
+
+
+@as_root('files that only root can read are read before root is given up')
+def _():
+    d = secret_dir()
+    env = server_env(KEYFILE=secret(d, 'server.key'), CERTFILE=secret(d, 'server.pem'),
+                     CAFILE=secret(d, 'ca.pem'), CRLFILE=secret(d, 'crl.pem'), **DROP)
+    env['KEYFILE:a.example.org'] = secret(d, 'a.key')
+    env['CERTFILE:a.example.org'] = secret(d, 'a.pem')
+    for name in None, 'a.example.org':
+        f, peer = facts(env, ['-y'], cert='client', name=name)
+        is_equal(f['SSL_PEER_CERT_SUBJECT'], '/CN=client')
+
+
+def secret_cadir():
+    d = secret_dir()
+    secret(d, 'ca.pem')
+    openssl('rehash', d)
+    return d
+
+
+@as_root('a CADIR that only root can read is read before root is given up, if there is a CAFILE')
+def _():
+    env = server_env(CADIR=secret_cadir(), CAFILE=secret(secret_dir(), 'otherca.pem'), **DROP)
+    f, peer = facts(env, ['-y'], cert='client')
+    is_equal(f['SSL_PEER_CERT_SUBJECT'], '/CN=client')
+
+
+@as_root('a CADIR that only root can read is an error if it is to be read as needed')
+def _():
+    why = undropped(server_env(CADIR=secret_cadir(), **DROP))
+    is_equal(why, 'unable to read CADIR as TLS_UID: Permission denied')
+
+
+# Values that are none.
+
+
+@test('TLS_UID and TLS_GID are set both or none')
+def _():
+    for one, other in ('TLS_UID', 'TLS_GID'), ('TLS_GID', 'TLS_UID'):
+        why = undropped(server_env(**{one: '60000'}))
+        is_true(why.startswith('unable to use %s without %s' % (one, other)), why)
+
+
+for value in 'nobody', '', '-1', '+1', ' 1', '1 ', '0x1', '4294967295', '4294967296', '1' * 30:
+    @test('%r is no user and no group' % value)
+    def _(value=value):
+        for name in 'TLS_UID', 'TLS_GID':
+            if os.getuid() and value == '4294967295':
+                raise Skip('not root')
+            why = undropped(server_env(**{**DROP, name: value}))
+            is_true(why.startswith(('unable to use ' + name, 'unable to set ' + name)), why)
+
+
+run()
