@@ -1,0 +1,332 @@
+#!/usr/bin/env python3
+# ISC licence: see COPYING.
+# configure and make, in copies of the tree: install, uninstall, clean, static or not, warnings.
+
+import fnmatch
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
+from tap import *
+from chain import *
+
+NO_PATH_OF_OURS = '/usr/bin:/bin'
+
+
+# Trees
+
+def clone():
+    """A copy of the tree as a clone has it, without what .gitignore names; its path."""
+    with open(TOP + '/.gitignore') as f:
+        ignored = ['.git', *(s.strip().rstrip('/') for s in f)]
+
+    def ignore(directory, names):
+        here = directory[len(TOP):]
+        return [name for name in names for pattern in ignored
+                if fnmatch.fnmatch('%s/%s' % (here, name) if '/' in pattern else name, pattern)]
+    d = temp_dir() + '/tls-chain'
+    shutil.copytree(TOP, d, symlinks=True, ignore=ignore)
+    return d
+
+
+def files(d):
+    """All that is not a directory below d: a dictionary from its relative path to its path."""
+    found = {}
+    for base, _, names in os.walk(d):
+        for path in (os.path.join(base, name) for name in names):
+            found[os.path.relpath(path, d)] = path
+    return found
+
+
+def modes(d):
+    return {name: stat.S_IMODE(os.stat(path).st_mode) for name, path in files(d).items()}
+
+
+def contents(d):
+    found = {}
+    for name, path in files(d).items():
+        with open(path, 'rb') as f:
+            found[name] = f.read()
+    return found
+
+
+def targets(name):
+    """A list of package/targets.mak."""
+    with open(TOP + '/package/targets.mak') as f:
+        return re.search(r'^%s *:= *(.*)$' % name, f.read(), re.M)[1].split()
+
+
+PROGRAMS = targets('BIN_TARGETS')
+ENGINES = targets('LIBEXEC_TARGETS')
+
+
+# Commands
+
+def sh(d, *argv, fails=False, **kw):
+    """Runs a command in d, with a clean environment; what it writes to stdout and stderr."""
+    if os.environ.get('TEST_VALGRIND') or os.environ.get('TEST_SANITIZE'):
+        raise Skip('builds programs of its own')
+    p = subprocess.run(argv, cwd=d, env={'PATH': os.environ['PATH'], 'LC_ALL': 'C'}, text=True,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       **kw)
+    is_equal(p.returncode != 0, fails, 'failure of %r, which says:\n%s%s' % (
+        argv, p.stdout, p.stderr))
+    return p.stdout, p.stderr
+
+
+def configured(variable):
+    """A value from the config.mak that the programs under test were built with."""
+    with open(TOP + '/config.mak') as f:
+        return re.search(r'^%s :=(.*)$' % variable, f.read(), re.M)[1].strip()
+
+
+def compiler_finds(name):
+    """Where the compiler finds a library by itself, or just the name."""
+    return subprocess.run([*configured('CC').split(), '-print-file-name=' + name], check=True,
+                          stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def same_libraries():
+    """Options for configure, to use the compiler and the libraries of the programs under test."""
+    dirs = []
+    for word in ' '.join(map(configured, ['LIB_SKALIBS', 'LIB_EXECLINE', 'LIB_TLS'])).split():
+        if word.startswith('-L'):
+            dirs.append(word[2:])
+        elif word.startswith('/') and compiler_finds(os.path.basename(word)) != word:
+            dirs.append(os.path.dirname(word))
+    return [*('%s=%s' % (v, configured(v)) for v in ('CC', 'CPPFLAGS', 'LDFLAGS')),
+            *('--with-lib=' + d for d in dict.fromkeys(dirs))]
+
+
+def configure(d, *options, **kw):
+    return sh(d, './configure', *same_libraries(), *options, **kw)
+
+
+def make(d, *argv, **kw):
+    return sh(d, 'make', '-s', '-j', '2', *argv, **kw)
+
+
+def has_interpreter(path):
+    """Whether a program needs the dynamic linker: it is not static then."""
+    return 'INTERP' in sh('/', 'readelf', '-lW', path)[0]
+
+
+def serves(bindir, libexecdir):
+    """A chain of installed programs works by absolute path, with the engine of libexecdir."""
+    client, server = tcp_pair()
+    c = Chain([bindir + '/tls-handshake', bindir + '/tls-io', 'cat'], server, env=server_env(),
+              path=NO_PATH_OF_OURS)
+    peer = Peer(client).handshake()
+    peer.send(b'hello')
+    is_equal(peer.recv(5), b'hello')
+    is_equal([os.readlink('/proc/%d/exe' % pid) for pid in wait_engine()],
+             [libexecdir + '/tls-engine'], 'the engine')
+    is_equal(peer.end_politely(), (b'', 'close_notify'))
+    is_equal((c.wait(), c.stderr()), (0, ''))
+
+
+# make install
+
+@test('make install: programs in bin, engine in libexec, and they work; make uninstall: all gone')
+def _():
+    d, prefix = clone(), temp_dir()
+    configure(d, '--prefix=' + prefix)
+    make(d)
+    make(d, 'install')
+    installed = modes(prefix)
+    is_equal({name: mode for name, mode in installed.items() if not name.startswith('share/')},
+             {**{'bin/' + name: 0o755 for name in PROGRAMS},
+              **{'libexec/tls-chain/' + name: 0o755 for name in ENGINES}}, 'installed')
+    serves(prefix + '/bin', prefix + '/libexec/tls-chain')
+    make(d, 'uninstall')
+    is_equal(list(files(prefix)), [], 'left')
+    is_equal([base for base, _, _ in os.walk(prefix) if base.endswith('/tls-chain')], [],
+             'directories of our own left')
+
+
+@test('make uninstall leaves what others put into the same directories')
+def _():
+    d, prefix = clone(), temp_dir()
+    names = ['bin', 'libexec', 'man', 'doc']
+    configure(d, *('--%sdir=%s/%s' % (name, prefix, name) for name in names))
+    make(d, 'install')
+    for name in names:
+        open('%s/%s/of-another' % (prefix, name), 'w').close()
+    make(d, 'uninstall')
+    is_equal(sorted(files(prefix)), sorted(name + '/of-another' for name in names), 'left')
+
+
+@test('make install with DESTDIR: the same below it, and nothing else is touched')
+def _():
+    d, prefix, stage = clone(), temp_dir(), temp_dir()
+    configure(d, '--prefix=' + prefix)
+    make(d, 'install')
+    make(d, 'install', 'DESTDIR=' + stage)
+    is_equal(modes(stage + prefix), modes(prefix), 'installed below DESTDIR')
+    is_equal(len(files(stage)), len(files(prefix)), 'number of files installed below DESTDIR')
+    is_true(contents(stage + prefix) == contents(prefix), 'the same files')
+    make(d, 'uninstall')
+    is_equal(files(prefix), {}, 'left')
+    is_true(files(stage), 'what is below DESTDIR')
+    make(d, 'uninstall', 'DESTDIR=' + stage)
+    is_equal(files(stage), {}, 'left below DESTDIR')
+
+
+@test('make install: --bindir and --libexecdir; everybody may use it, also with umask 077')
+def _():
+    d, prefix = clone(), temp_dir()
+    configure(d, '--prefix=/nonexistent', '--bindir=%s/a/b' % prefix, '--libexecdir=%s/e' % prefix,
+              '--mandir=%s/m' % prefix, '--docdir=%s/d' % prefix)
+    make(d, 'install', preexec_fn=lambda: os.umask(0o077))
+    is_equal(sorted(name for name in files(prefix) if name[0] in 'ae'),
+             sorted(['a/b/' + name for name in PROGRAMS] + ['e/' + name for name in ENGINES]),
+             'installed')
+    for base, subdirs, names in os.walk(prefix):
+        for path in (os.path.join(base, name) for name in subdirs + names):
+            is_equal(os.stat(path).st_mode & 0o044, 0o044, 'mode of ' + path)
+    serves(prefix + '/a/b', prefix + '/e')
+
+
+@test('make install: pages in --mandir, HTML pages and examples in --docdir')
+def _():
+    d, prefix = clone(), temp_dir()
+    configure(d, '--prefix=' + prefix)
+    make(d, 'install')
+    pages = files(d + '/doc/man')
+    is_true(pages, 'manual pages')
+    is_equal({name: mode for name, mode in modes(prefix).items() if name.startswith('share/man/')},
+             {'share/man/man%s/%s' % (page[-1], page): 0o644 for page in pages}, 'installed')
+    others = [*files(d + '/doc/html'), *files(d + '/examples')]
+    documents = [os.path.basename(name) for name in files(prefix + '/share/doc/tls-chain')]
+    is_equal([name for name in others if os.path.basename(name) not in documents], [],
+             'not installed')
+
+
+# make clean
+
+@test('make clean leaves config.mak alone, make distclean leaves the tree as it was')
+def _():
+    d = clone()
+    fresh = contents(d)
+    is_true('config.mak' not in fresh and not [name for name in fresh if name.endswith('.o')],
+            'nothing built in the copy')
+    configure(d)
+    with_config = [*fresh, 'config.mak']
+    is_equal(sorted(files(d)), sorted(with_config), 'after configure')
+    make(d, 'check-programs')
+    make(d, 'clean')
+    is_equal(sorted(files(d)), sorted(with_config), 'after make clean')
+    make(d, 'check-programs')
+    make(d, 'distclean')
+    is_equal(sorted(files(d)), sorted(fresh), 'after make distclean')
+    is_true(contents(d) == fresh, 'the same files')
+    make(d, 'distclean')
+    is_equal(make(d, fails=True)[1].splitlines()[0], 'run ./configure first')
+
+
+# Static or not
+
+def need_static(*libraries):
+    missing = [name for name in libraries if compiler_finds(name) == name]
+    if missing:
+        raise Skip('no ' + ', '.join(missing))
+
+
+def builds(option, dynamic):
+    """With this option, these programs need the dynamic linker; they work."""
+    d, prefix = clone(), temp_dir()
+    configure(d, '--prefix=' + prefix, *option)
+    make(d, 'install')
+    is_equal([name for name in PROGRAMS + ENGINES if has_interpreter(d + '/' + name)], dynamic,
+             'programs that are not static')
+    serves(prefix + '/bin', prefix + '/libexec/tls-chain')
+
+
+@test('by default the chainloaders are static, the engine is not')
+def _():
+    need_static('libc.a')
+    builds([], dynamic=ENGINES)
+
+
+@test('--enable-static: all are static')
+def _():
+    need_static('libc.a', 'libtls.a', 'libssl.a', 'libcrypto.a')
+    builds(['--enable-static'], dynamic=[])
+
+
+@test('--disable-static: none is static')
+def _():
+    builds(['--disable-static'], dynamic=PROGRAMS + ENGINES)
+
+
+# configure
+
+@test('configure --help mentions each option, and every option that it mentions is one')
+def _():
+    d = clone()
+    fresh = files(d)
+    text, errors = sh(d, './configure', '--help')
+    is_equal(errors, '')
+    is_equal(files(d), fresh, 'files after --help')
+    with open(d + '/configure') as f:
+        known = re.findall(r'(?<=[ |])--[a-z-]+(?=[=)|])', re.search(
+            r'^for arg.*?^done', f.read(), re.M | re.S)[0])
+    is_true({'--prefix', '--enable-static'} < set(known), 'options of configure: %r' % known)
+    is_equal(set(re.findall(r'(?<!\S)--[a-z-]+', text)), set(known) - {'--help'}, 'options')
+
+
+def is_refused(line, *options):
+    """configure dies, with a line that begins so and nothing else on stderr; makes nothing."""
+    d = clone()
+    errors = configure(d, *options, fails=True)[1]
+    is_true(errors.startswith('configure: fatal: ' + line) and errors.find('\n') == len(errors) - 1,
+            'one line: %r' % errors)
+    is_true(not os.path.exists(d + '/config.mak'), 'no config.mak')
+    return errors
+
+
+@test('configure: an unknown option is an error')
+def _():
+    is_refused('unknown option: --enable-magic', '--enable-magic')
+    is_refused('unknown option: prefix', 'prefix')
+
+
+@test('configure: skalibs, libtls or the compiler missing is one clear line')
+def _():
+    is_refused("skalibs' sysdeps not found: install skalibs-dev, or give --with-sysdeps",
+               '--with-sysdeps=/nonexistent')
+    is_refused('/nonexistent/cc does not compile', 'CC=/nonexistent/cc')
+    cc = temp("""for arg ; do
+  case $arg in -ltls|*/libtls.a) echo "ld: cannot find $arg" >&2 ; exit 1 ;; esac
+done
+exec %s "$@"
+""" % configured('CC'))
+    line = is_refused('libtls with tls_accept_cbs does not link', 'CC=sh ' + cc)
+    is_true('cannot find' in line, 'the reason, as the compiler tells it: ' + line)
+
+
+# Warnings
+
+def compiles_cleanly(cc):
+    need(cc)
+    if configured('CC').split()[0] not in ('cc', 'gcc', 'clang'):
+        raise Skip('the libraries are for ' + configured('CC'))
+    d = clone()
+    configure(d, 'CC=' + cc, 'CFLAGS=-Wall -Wextra')
+    is_equal(make(d, 'check-programs')[1], '', 'warnings')
+
+
+@test('gcc -Wall -Wextra has no warning')
+def _():
+    compiles_cleanly('gcc')
+
+
+@test('clang -Wall -Wextra has no warning')
+def _():
+    compiles_cleanly('clang')
+
+
+run()

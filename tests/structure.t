@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+# ISC licence: see COPYING.
+# The house rules that a machine can check, by reading the tree: rooms, sizes, build files.
+
+import os
+import re
+import subprocess
+import sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
+from tap import *
+from chain import TOP
+
+# What a file of a room may include, and link.
+ROOMS = {
+    'src/session': {'src/session'},
+    'src/chain': {'src/chain', 'src/session'},
+    'src/tls': {'src/tls', 'src/session'},
+}
+
+
+def chainloaders():
+    with open(TOP + '/package/targets.mak') as f:
+        return re.search(r'^BIN_TARGETS *:= *(.*)$', f.read(), re.M)[1].split()
+
+
+def sources(*dirs):
+    """The text files below these directories, less what is built and what is data."""
+    for base in dirs:
+        for d, subdirs, names in os.walk(os.path.join(TOP, base)):
+            subdirs[:] = [s for s in subdirs if s not in ('bin', 'corpus', '__pycache__')]
+            for path in (os.path.join(d, name) for name in sorted(names)):
+                with open(path, 'rb') as f:
+                    if b'\0' not in f.read():
+                        yield os.path.relpath(path, TOP)
+
+
+def lines(path):
+    """(number, line) of each line of a file."""
+    with open(os.path.join(TOP, path)) as f:
+        return list(enumerate(f.read().splitlines(), 1))
+
+
+def matches(pattern, *dirs):
+    """(path:line, match) of each line of the sources that matches."""
+    for path in sources(*dirs):
+        for number, line in lines(path):
+            m = re.search(pattern, line)
+            if m:
+                yield '%s:%d' % (path, number), m
+
+
+def includes(*dirs):
+    """(path:line, file) of each #include."""
+    for where, m in matches(r'^\s*#\s*include\s*[<"]([^>"]*)[>"]', *dirs):
+        yield where, m[1]
+
+
+def none(found):
+    found = list(found)
+    is_true(not found, 'found:\n' + '\n'.join(found))
+
+
+@test('package/deps.mak is what tools/gen-deps.sh makes')
+def _():
+    made = subprocess.run(['tools/gen-deps.sh'], cwd=TOP, check=True, stdout=subprocess.PIPE)
+    made = made.stdout.decode().splitlines()
+    there = [line for _, line in lines('package/deps.mak')]
+    none('package/deps.mak:%d: %s' % (n, line) for n, line in lines('package/deps.mak')
+         if line not in made)
+    none('not in package/deps.mak: ' + line for line in made if line not in there)
+    is_equal(there, made, 'package/deps.mak')
+
+
+@test('src/chain and src/session never include a header of a TLS library')
+def _():
+    none('%s: %s' % (where, name) for where, name in includes('src/chain', 'src/session')
+         if re.match(r'tls\.h$|openssl/', name))
+
+
+@test('no room of src includes a file of a room that it must not know')
+def _():
+    for room, may in ROOMS.items():
+        files = {'%s/%s' % (known, name) for known in may for name in os.listdir(TOP + '/' + known)}
+        none('%s: %s' % (where, name) for where, m in matches(r'^\s*#\s*include\s*"(.*)"', room)
+             for name in [m[1]] if os.path.normpath('%s/%s' % (room, name)) not in files)
+
+
+@test('no program is linked from a room that it must not know; a chainloader from no TLS library')
+def _():
+    for number, line in lines('package/deps-build'):
+        where = 'package/deps-build:%d' % number
+        m = re.match(r'(src/\w+)/[\w-]+: *(.*?) *\|(.*)', line)
+        if not m:
+            continue
+        room, objects, libs = m[1], m[2].split(), m[3].split()
+        none('%s: %s' % (where, o) for o in objects
+             if os.path.dirname(os.path.normpath('%s/%s' % (room, o))) not in ROOMS[room])
+        is_true(room == 'src/tls' or 'TLS' not in libs, where + ': TLS')
+
+
+@test('the chainloaders, as built, hold nothing of a TLS library')
+def _():
+    for name in chainloaders():
+        dynamic = subprocess.run(['readelf', '-dW', name], cwd=TOP, check=True,
+                                 stdout=subprocess.PIPE).stdout.decode()
+        none('%s: %s' % (name, s) for s in re.findall(r'NEEDED.*\[(.*)\]', dynamic)
+             if re.match('lib(tls|ssl|crypto)', s))
+        with open('%s/%s' % (TOP, name), 'rb') as f:
+            none('%s: %s' % (name, s) for s in re.findall(b'OpenSSL|LibreSSL', f.read()))
+
+
+@test('every main is under 70 lines')
+def _():
+    mains = 0
+    for path in sources('src'):
+        begin = 0
+        for number, line in lines(path):
+            if re.match(r'int main\b', line):
+                begin = number
+            elif begin and line == '}':
+                length = number - begin + 1
+                is_true(length < 70, '%s:%d: %d lines' % (path, begin, length))
+                mains += 1
+                begin = 0
+    is_true(mains > len(chainloaders()), 'a main in each chainloader, and in the engine')
+
+
+@test('no file in src is longer than 400 lines')
+def _():
+    none('%s:%d' % (path, len(lines(path))) for path in sources('src') if len(lines(path)) > 400)
+
+
+@test('no line is over 100 columns')
+def _():
+    none(where for where, _ in matches(r'.{101}', 'src', 'tests', 'tools'))
+
+
+@test('nothing in src uses stdio')
+def _():
+    none(where for where, name in includes('src') if name == 'stdio.h')
+    none(where for where, _ in matches(r'printf\s*\(', 'src'))
+
+
+@test('every source file has the licence line')
+def _():
+    none(path + ':1' for path in sources('src', 'tests', 'tools')
+         if not any('ISC licence: see COPYING.' in line for _, line in lines(path)[:5]))
+
+
+@test('the commands of README.md are there, and .ci/run')
+def _():
+    with open(TOP + '/README.md') as f:
+        section = re.search(r'^## Two commands$(.*?)^## ', f.read(), re.M | re.S)[1]
+    commands = re.findall(r'^ {4}(\S+)', section, re.M)
+    is_equal(len(commands), 2, 'two commands')
+    none(name for name in [*commands, '.ci/run'] if not os.access('%s/%s' % (TOP, name), os.X_OK))
+
+
+run()
