@@ -3,7 +3,9 @@
 
 all:
 
+ifneq ($(filter-out %clean,$(or $(MAKECMDGOALS),all)),) # to clean up needs no configuration
 -include config.mak
+endif
 include package/targets.mak
 include package/deps.mak
 

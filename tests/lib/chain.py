@@ -13,6 +13,7 @@
 """
 
 import fcntl
+import functools
 import os
 import shutil
 import signal
@@ -392,6 +393,18 @@ def is_below(pid, ancestor):
 def wait_engine(n=1):
     """Waits until n engines run; their pids."""
     return wait_for(lambda: (lambda e: e if len(e) == n else None)(engines()), '%d engines' % n)
+
+
+@functools.cache
+def is_libressl():
+    """Whether the engine stands on LibreSSL, not on OpenSSL by LibreTLS."""
+    engine = os.path.realpath(BIN + '/tls-engine')
+    out = subprocess.run(['ldd', engine], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    for path in [engine, *(word for word in out.decode().split() if word.startswith('/'))]:
+        with open(path, 'rb') as f:
+            if b'LibreSSL ' in f.read():
+                return True
+    return False
 
 
 def fds_of(pid):

@@ -46,12 +46,14 @@ def refusal(env, options=(), code=96):
 
 
 def alert(peer):
-    """The name of the alert that answers the handshake of this peer."""
+    """The name of the alert that answers the handshake of this peer, or how it ended without."""
     try:
         peer.handshake()
         got = peer.recv_all()
     except ssl.SSLError as e:
         return e.reason
+    except ConnectionError as e:
+        return str(e)
     raise AssertionError('no alert, but %r' % (got,))
 
 
