@@ -14,7 +14,7 @@ PROVE := prove
 INSTALL := install
 SOURCES := $(wildcard src/*/*.c tests/*/*.c)
 
-all: $(BIN_TARGETS) $(LIBEXEC_TARGETS)
+all: $(BIN_TARGETS) $(ENGINE_TARGETS) $(LIBEXEC_TARGETS)
 
 config.mak:
 	@echo 'run ./configure first' >&2; exit 1
@@ -31,7 +31,7 @@ link = $(CC) $(CFLAGS) $(LDFLAGS) $(1) -o $@ $(filter %.o,$^) $(LIBS_$(@:tests/b
 $(BIN_TARGETS): $$(OBJECTS_$$@)
 	$(call link,$(LDFLAGS_CHAIN))
 
-$(LIBEXEC_TARGETS): $$(OBJECTS_$$@)
+$(ENGINE_TARGETS) $(LIBEXEC_TARGETS): $$(OBJECTS_$$@)
 	$(call link,$(LDFLAGS_ENGINE))
 
 $(TEST_TARGETS): $$(OBJECTS_$$@)
@@ -50,19 +50,21 @@ tests/bin:
 	mkdir -p $@
 
 check-programs: all $(TEST_TARGETS) tests/bin/tls-handshake
-	@for i in $(filter-out tls-handshake,$(BIN_TARGETS)) $(LIBEXEC_TARGETS); do \
+	@for i in $(filter-out tls-handshake,$(BIN_TARGETS)) $(ENGINE_TARGETS) $(LIBEXEC_TARGETS); do \
 	  ln -sf ../../$$i tests/bin/$$i; done
 
 check: check-programs
 	$(PROVE) $(PROVEFLAGS) tests/
 
+PROGRAMS := $(BIN_TARGETS) $(ENGINE_TARGETS)
 MANPAGES := $(wildcard doc/man/*.[178])
 DOCS := $(wildcard doc/html/*) $(shell cd $(CURDIR) && find examples -type f 2>/dev/null)
 
 install: all
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir)
-	$(INSTALL) -m 755 $(BIN_TARGETS) $(DESTDIR)$(bindir)/
-	$(INSTALL) -m 755 $(LIBEXEC_TARGETS) $(DESTDIR)$(libexecdir)/
+	$(INSTALL) -m 755 $(PROGRAMS) $(DESTDIR)$(bindir)/
+	for i in $(LIBEXEC_TARGETS); do \
+	  $(INSTALL) -m 755 $$i $(DESTDIR)$(libexecdir)/ || exit 1; done
 	for i in $(MANPAGES); do \
 	  d=$(DESTDIR)$(mandir)/man$${i##*.}; \
 	  $(INSTALL) -d $$d && $(INSTALL) -m 644 $$i $$d/ || exit 1; done
@@ -71,7 +73,7 @@ install: all
 	  $(INSTALL) -d $${d%/*} && $(INSTALL) -m $$mode $$i $$d || exit 1; done
 
 uninstall:
-	rm -f $(BIN_TARGETS:%=$(DESTDIR)$(bindir)/%) $(LIBEXEC_TARGETS:%=$(DESTDIR)$(libexecdir)/%)
+	rm -f $(PROGRAMS:%=$(DESTDIR)$(bindir)/%) $(LIBEXEC_TARGETS:%=$(DESTDIR)$(libexecdir)/%)
 	rm -f $(foreach i,$(MANPAGES),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $i))/$(notdir $i))
 	rm -f $(patsubst %,$(DESTDIR)$(docdir)/%,$(patsubst doc/%,%,$(DOCS)))
 	-cd $(DESTDIR)$(docdir) 2>/dev/null && find . -depth -type d -exec rmdir {} + 2>/dev/null
@@ -81,7 +83,7 @@ doc:
 	tools/doc.sh
 
 clean:
-	rm -rf $(BIN_TARGETS) $(LIBEXEC_TARGETS) $(TEST_TARGETS) $(SOURCES:.c=.o) tests/bin
+	rm -rf $(BIN_TARGETS) $(ENGINE_TARGETS) $(LIBEXEC_TARGETS) $(TEST_TARGETS) $(SOURCES:.c=.o) tests/bin
 
 distclean: clean
 	rm -f config.mak

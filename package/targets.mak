@@ -1,4 +1,9 @@
 # What is built: programs for users, and those that only our programs start.
 BIN_TARGETS := tls-ctl-open tls-await tls-handshake tls-io tls-ctl-start
+ENGINE_TARGETS := tls-engined
 LIBEXEC_TARGETS := tls-engine
+ifeq ($(WITHOUT_ENGINE),yes)
+ENGINE_TARGETS :=
+LIBEXEC_TARGETS :=
+endif
 TEST_TARGETS := tests/unit/session tests/fuzz/replay

@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include <skalibs/gccattributes.h>
+#include <skalibs/tai.h>
 
 #define EXIT_TLS_CONFIG 96
 #define EXIT_HANDSHAKE 97
@@ -79,7 +80,14 @@ extern pid_t chain_spawn(struct chain_child const *);
 /* Shuts both directions of a network descriptor down, for all who hold a copy. */
 extern void chain_shutdown(int rfd, int wfd);
 
-/* The absolute path of tls-engine. */
-extern char const chain_engine[];
+/*
+  A session socket with an engine behind it: the resident one whose socket TLS_ENGINE names, or
+  one of our own, started by its absolute path. Waits until deadline at most. Returns the socket,
+  close-on-exec, or -1 with errno set and *step telling what could not be done.
+*/
+extern int chain_engine_open(tain const *deadline, char const **step);
+
+/* A setting of the environment that only an engine of our own would read, or null. */
+extern char const *chain_own_setting(void);
 
 #endif

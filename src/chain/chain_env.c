@@ -53,6 +53,16 @@ static int is_dropped(char const *s, int drop)
     || (drop & CHAIN_TLS && IS_ONE_OF(s, tls));
 }
 
+char const *chain_own_setting(void)
+{
+  for (char const *const *p = (char const *const *)environ; *p; p++)
+  {
+    if (is_named_setting(*p)) return *p;
+    if (IS_ONE_OF(*p, settings) && strncmp(*p, "TLS_ENGINE=", 11)) return *p;
+  }
+  return 0;
+}
+
 void chain_tryexec(char const *const *argv, int drop, char const *modif, size_t len)
 {
   size_t n = 0;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,7 +21,7 @@
 struct options
 {
   struct session_start start;
-  tain limit;
+  tain limit; /* how long the handshake may take, then until when */
   int fds[3]; /* the network, for reading and for writing; where the peer's certificates go */
   unsigned int n;
   int named;  /* a client: one of -k, -n and -N was given */
@@ -104,21 +105,23 @@ static void check_options(struct options const *o)
   }
 }
 
-/* The session socket, an engine behind it. */
-static int engine_open(struct options const *o)
+/* The session socket, an engine behind it, which may be one that has been running for long. */
+static int engine_open(struct options const *o, tain const *deadline)
 {
-  static char const *const argv[] = { chain_engine, 0 };
-  int fd[2];
-  if (!chain_socketpair(fd)) fail_sys(o, "unable to create session socket: ");
-  struct chain_child child =
+  char const *step;
+  char const *own = getenv("TLS_ENGINE") ? chain_own_setting() : 0;
+  if (own)
   {
-    .argv = argv, .drop = CHAIN_APP | CHAIN_TLS | CHAIN_FACTS, .input = fd[1], .orphan = 1,
-  };
-  pid_t pid = chain_spawn(&child);
-  if (!pid) fail_sys(o, "unable to start an engine: ");
-  if (pid < 0) fail_sys(o, "unable to exec tls-engine: ");
-  close(fd[1]);
-  return fd[0];
+    char name[64];
+    size_t n = strcspn(own, "=");
+    if (n > sizeof name - 1) n = sizeof name - 1;
+    memcpy(name, own, n);
+    name[n] = 0;
+    strerr_dief(EXIT_USAGE, name, " is set, but the engine at TLS_ENGINE has settings of its own");
+  }
+  int fd = chain_engine_open(deadline, &step);
+  if (fd < 0) fail_sys(o, step);
+  return fd;
 }
 
 /* The engine has the last word with the network: a failure is over when it hangs up. */
@@ -134,15 +137,15 @@ static void handshake_failed(struct options const *o, struct session *s, unixmes
 }
 
 /* Runs the handshake. The facts point into *s. */
-static void handshake(struct options const *o, struct session *s, struct session_facts *facts)
+static void handshake(struct options const *o, struct session *s, struct session_facts *facts,
+  tain const *deadline)
 {
   char msg[SESSION_MAX];
   unixmessage m;
-  tain deadline;
-  tain_add_g(&deadline, &o->limit);
-  int r = session_send(s, msg, session_start_pack(msg, &o->start), o->fds, o->n)
-    ? session_receive(s, &m, &deadline) : errno == EPIPE ? 0 : -1;
-  if (r == SESSION_FAILED) handshake_failed(o, s, &m, &deadline);
+  /* An engine that refuses at the door may have hung up before it was asked: hear it anyway. */
+  int r = session_send(s, msg, session_start_pack(msg, &o->start), o->fds, o->n) || errno == EPIPE
+    ? session_receive(s, &m, deadline) : -1;
+  if (r == SESSION_FAILED) handshake_failed(o, s, &m, deadline);
   if (!r) fail(o, EXIT_TLS, "", "the engine is gone");
   if (r < 0 && errno == ETIMEDOUT) fail(o, EXIT_HANDSHAKE, "", "the handshake timed out");
   if (r < 0 && errno != EPROTO) fail_sys(o, "unable to use session socket: ");
@@ -179,10 +182,11 @@ int main(int argc, char const *const *argv)
   argv += get_options(&o, argc, argv);
   check_options(&o);
 
-  int fd = engine_open(&o);
   tain_now_set_stopwatch_g();
+  tain_add_g(&o.limit, &o.limit);
+  int fd = engine_open(&o, &o.limit);
   if (!session_init(&s, fd, 0)) fail_sys(&o, "unable to use session socket: ");
-  handshake(&o, &s, &facts);
+  handshake(&o, &s, &facts, &o.limit);
   if (o.start.verbosity > 1) tell(&facts);
   network_leave(&o);
   if (o.n > 2) close(o.fds[2]);

@@ -21,6 +21,7 @@ void engine_refusev(struct engine *e, int code, char const *const *parts)
   text_join(end.reason, sizeof end.reason, parts);
   /* libtls ends its text with that of errno, also when there is none to speak of */
   text_cut(end.reason, ": ", strerror(0));
+  if (e->session.receiver.fd < 0) strerr_dief(code, end.reason);
   session_send(&e->session, msg, session_end_pack(msg, SESSION_FAILED, &end), 0, 0);
   network_linger(&e->net, FAILURE_SECONDS);
   exit(code);
@@ -38,6 +39,9 @@ static void receive(struct engine *e, enum session_type type, unixmessage *m)
   int r = session_receive(&e->session, m, &tain_infinite);
   if (r == (int)type) return;
   if (!r) engine_abandon(e);
+  int saved = errno;
+  network_linger(&e->net, 0);
+  errno = saved;
   if (r < 0 && errno != EPROTO) strerr_diefusys(EXIT_SYSTEM, "use session socket");
   strerr_dief(EXIT_USAGE, "invalid message on the session socket");
 }
@@ -55,7 +59,21 @@ static void tell(struct engine const *e, struct session_end const *end, int hear
   else if (end->truncated) strerr_warnw("session cut: ", end->reason);
 }
 
-int engine_serve(struct engine *e, int fd)
+struct engine *engine_new(void)
+{
+  static struct engine e; /* never more than one at a time; a page that is not used costs nothing */
+  e.session.receiver.fd = e.net.rfd = e.net.wfd = -1;
+  return &e;
+}
+
+static struct tls *own_settings(struct engine *e)
+{
+  struct settings settings = { 0 };
+  settings_load(e, &settings);
+  return settings_use(e, &settings);
+}
+
+int engine_serve(struct engine *e, int fd, struct settings const *settings)
 {
   char msg[SESSION_MAX], text[FACTS_TEXT_MAX];
   unixmessage m;
@@ -63,7 +81,6 @@ int engine_serve(struct engine *e, int fd)
   struct session_join join;
   struct session_end end = { 0 };
   char const *reason;
-  e->net.rfd = e->net.wfd = -1;
   tain_now_set_stopwatch_g();
   if (!session_init(&e->session, fd, 1)) strerr_diefusys(EXIT_SYSTEM, "use session socket");
 
@@ -72,9 +89,9 @@ int engine_serve(struct engine *e, int fd)
     strerr_dief(EXIT_USAGE, "invalid START on the session socket");
   network_init(&e->net, m.fds[0], m.fds[1], e->start.role == SESSION_SERVER);
   int chain = m.nfds > 2 ? m.fds[2] : -1;
-  e->tls = settings_load(e);
+  e->tls = settings ? settings_use(e, settings) : own_settings(e);
   handshake_begin(e);
-  reason = confine();
+  reason = settings ? 0 : confine();
   if (reason) engine_refuse(e, EXIT_SYSTEM, "unable to ", reason, ": ", strerror(errno));
 
   reason = handshake(e);

@@ -112,10 +112,20 @@ struct engine
 };
 
 /*
-  Settings, from the environment. Returns a configured context for the role and policy of start,
-  with every file read that it needs; dies through engine_refuse if a setting is bad.
+  Settings, from the environment, for a role and a policy on certificates: with every file read
+  that they need. A server's context is ready to use; a client's is made for each session.
 */
-extern struct tls *settings_load(struct engine *);
+struct settings
+{
+  struct tls *server[SESSION_PEERCERT_REQUIRED + 1];
+  struct tls_config *client[SESSION_PEERCERT_REQUIRED + 1];
+};
+
+/* Loads those for the role and the policy of start; dies through engine_refuse if one is bad. */
+extern void settings_load(struct engine *, struct settings *);
+
+/* The context for this session; dies through engine_refuse if its settings were not loaded. */
+extern struct tls *settings_use(struct engine *, struct settings const *);
 
 /* Dies through engine_refuse, naming the file that libtls did not take for reason. */
 extern void settings_blame(struct engine *, char const *reason) gccattr_noreturn;
@@ -189,8 +199,21 @@ extern void engine_refusev(struct engine *, int code, char const *const *parts) 
 /* The chain went away before JOIN: hangs up the network, exits 0. */
 extern void engine_abandon(struct engine *) gccattr_noreturn;
 
-/* Serves one session on fd, as tls-engine does; returns its exit code. */
-extern int engine_serve(struct engine *, int fd);
+/*
+  Serves one session on fd, as tls-engine does; returns its exit code. settings is null for an
+  engine of the chain's own, which loads what START asks for, and then confines itself.
+*/
+extern int engine_serve(struct engine *, int fd, struct settings const *settings);
+
+/* A session that is not on any network yet; engine_refuse then tells stderr. */
+extern struct engine *engine_new(void);
+
+/*
+  Runs handshakes of a server with itself, in memory, by TLS 1.2 and 1.3. Whatever libtls does only
+  once in a process is then done, for all processes that are forked from this one. A protocol that
+  is not allowed is skipped: no failure matters.
+*/
+extern void rehearse(struct tls *server);
 
 /* Closes fd and all descriptors above it. */
 extern void engine_closefrom(int fd);

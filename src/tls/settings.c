@@ -108,31 +108,53 @@ static void check_name(struct engine *e, char const *name)
     refuse(e, "-k ", name, " is neither a host name nor an IP address");
 }
 
+/* Whether to verify, and what of it, is up to each session: see settings_use. */
 static void client(struct engine *e, struct tls_config *c)
 {
-  if (*e->start.name) check_name(e, e->start.name);
   if (e->start.peercert != SESSION_PEERCERT_NONE && !keypair_add_default(e, c))
     refuse(e, "KEYFILE and CERTFILE are not set: no certificate to show");
-  if (e->start.verify != SESSION_VERIFY_NAME) tls_config_insecure_noverifyname(c);
-  if (e->start.verify == SESSION_VERIFY_NOTHING) tls_config_insecure_noverifycert(c);
-  else trust_add(e, c);
-  if (e->start.staple) tls_config_ocsp_require_stapling(c);
+  if (e->start.verify != SESSION_VERIFY_NOTHING) trust_add(e, c);
 }
 
-struct tls *settings_load(struct engine *e)
+void settings_load(struct engine *e, struct settings *settings)
 {
-  struct tls *tls;
   struct tls_config *c = config_new(e);
   char const *ciphers = getenv("TLS_CIPHERS");
   set(e, c, "TLS_PROTOCOLS", getenv("TLS_PROTOCOLS"), &set_protocols);
   set(e, c, "TLS_CIPHERS", ciphers ? ciphers : default_ciphers, &tls_config_set_ciphers);
   set(e, c, "TLS_CURVES", getenv("TLS_CURVES"), &tls_config_set_ecdhecurves);
   set(e, c, "TLS_ALPN", getenv("TLS_ALPN"), &tls_config_set_alpn);
-  if (e->start.role == SESSION_SERVER) server(e, c);
-  else client(e, c);
-  char const *reason = config_use(c, &tls, e->start.role == SESSION_SERVER);
+  if (e->start.role == SESSION_CLIENT)
+  {
+    client(e, c);
+    settings->client[e->start.peercert] = c;
+    return;
+  }
+  server(e, c);
+  char const *reason = config_use(c, &settings->server[e->start.peercert], 1);
   if (reason) settings_blame(e, reason);
-  if (e->start.role == SESSION_SERVER) tls_config_clear_keys(c);
+  tls_config_clear_keys(c);
+  tls_config_free(c);
+}
+
+static struct tls *use_client(struct engine *e, struct tls_config *c)
+{
+  struct tls *tls;
+  if (*e->start.name) check_name(e, e->start.name);
+  if (e->start.verify != SESSION_VERIFY_NAME) tls_config_insecure_noverifyname(c);
+  if (e->start.verify == SESSION_VERIFY_NOTHING) tls_config_insecure_noverifycert(c);
+  if (e->start.staple) tls_config_ocsp_require_stapling(c);
+  char const *reason = config_use(c, &tls, 0);
+  if (reason) settings_blame(e, reason);
   tls_config_free(c);
   return tls;
+}
+
+struct tls *settings_use(struct engine *e, struct settings const *settings)
+{
+  uint8_t i = e->start.peercert;
+  if (e->start.role == SESSION_CLIENT && settings->client[i])
+    return use_client(e, settings->client[i]);
+  if (e->start.role == SESSION_SERVER && settings->server[i]) return settings->server[i];
+  refuse(e, "the resident engine has no settings for this: give the chain an engine of its own");
 }

@@ -20,8 +20,6 @@ int main(void)
   engine_closefrom(3);
   fd_close(1);
   if (!fd_ensure_open(1, 1) || !fd_ensure_open(2, 1)) return EXIT_SYSTEM;
-  struct engine *e = calloc(1, sizeof *e);
-  if (!e) strerr_diefusys(EXIT_SYSTEM, "allocate a session");
   if (!sig_ignore(SIGPIPE)) strerr_diefusys(EXIT_SYSTEM, "ignore SIGPIPE");
-  return engine_serve(e, 0);
+  return engine_serve(engine_new(), 0, 0);
 }

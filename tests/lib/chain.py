@@ -160,6 +160,36 @@ def tcp_pair():
     return client, server
 
 
+def resident(argv, env, err):
+    """Under TEST_RESIDENT: takes the settings out of env and gives them to a resident engine, of
+    which env then tells. Returns its process, or None where the chain is to have its own: if it
+    has no settings, or bad ones, which a resident engine does not start with."""
+    settings = {k: env[k] for k in env
+                if k in ('KEYFILE', 'CERTFILE', 'OCSPFILE', 'CAFILE', 'CADIR', 'CRLFILE')
+                or k.startswith(('KEYFILE:', 'CERTFILE:', 'OCSPFILE:', 'TLS_'))}
+    script = ' '.join(argv)
+    client = 'tls-handshake -c' in script
+    if 'tls-handshake' not in script or not (client or 'CERTFILE' in settings):
+        return None
+    path = temp_dir() + '/engine'
+    r, w = os.pipe()
+    p = subprocess.Popen(
+        ['s6-ipcserver-socketbinder', path, 'tls-engined', '-d', str(w)] + ['-c'] * client,
+        env={**env, **settings}, pass_fds=[w], stderr=err)
+    os.close(w)
+    ready = os.read(r, 1)
+    os.close(r)
+    if not ready:
+        p.wait()
+        err.seek(0)
+        err.truncate()
+        return None
+    for k in settings:
+        del env[k]
+    env['TLS_ENGINE'] = path
+    return p
+
+
 class Chain:
     """A process that is a chain, with the network on 0 and 1 (client: on 6 and 7).
 
@@ -179,6 +209,9 @@ class Chain:
             if k.startswith(('ASAN_', 'UBSAN_', 'TEST_', 'LSAN_')):
                 environment[k] = os.environ[k]
         environment.update(env or {})
+        self._engined = None
+        if os.environ.get('TEST_RESIDENT'):
+            self._engined = resident(argv, environment, self._err)
 
         def prepare():
             if client and net is not None:
@@ -206,6 +239,10 @@ class Chain:
         return self._p.poll()
 
     def kill(self):
+        if self._engined:
+            self._engined.kill()
+            self._engined.wait()
+            self._engined = None
         if self._p.returncode is None:
             self._p.kill()
             self._p.wait()
@@ -360,8 +397,15 @@ class Peer:
 # Processes
 
 def engines():
-    """The pids of the tls-engine processes below this test."""
+    """The pids of the processes below this test that serve a session."""
+    if os.environ.get('TEST_RESIDENT'):
+        return [p for p in find_processes('tls-engined') if comm_of(p) == 'tls-engine']
     return find_processes('tls-engine')
+
+
+def comm_of(pid):
+    with open('/proc/%d/comm' % pid) as f:
+        return f.read().strip()
 
 
 def find_processes(name):

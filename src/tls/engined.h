@@ -1,0 +1,26 @@
+/* ISC licence: see COPYING. */
+
+#ifndef TLS_CHAIN_ENGINED_H
+#define TLS_CHAIN_ENGINED_H
+
+#include <limits.h>
+#include <sys/types.h>
+
+#include "engine.h"
+
+struct engined_options
+{
+  int role;
+  unsigned int max;   /* sessions at once */
+  unsigned int limit; /* ms that sessions may take after the order to end; 0 is none */
+  long uid;           /* the only one who may connect, -1 for anyone who can */
+};
+
+/*
+  A worker: loads the settings, confines itself, writes a byte to lifeline, and serves. An end of
+  file on lifeline, or the order d, means to accept no more and to end with the last session; the
+  order t, the same within the limit. Returns its exit code.
+*/
+extern int engined_work(struct engined_options const *, int lifeline);
+
+#endif
