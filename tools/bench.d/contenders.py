@@ -7,7 +7,7 @@ import shutil
 import ssl
 import sys
 
-from machine import package
+from machine import package, shared
 
 TLS12 = ssl.TLSVersion.TLSv1_2
 
@@ -26,11 +26,10 @@ class Contender:
         self.max, self.resident = max_version, resident
 
     def linked(self):
-        """The shared TLS libraries of its program, or what a static one holds."""
-        data = read(self.program)
-        shared = re.findall(rb'\0(lib(?:tls|ssl|crypto|bearssl|mbedtls)\.so[.\d]*)(?=\0)', data)
-        held = re.findall(rb'((?:Open|Libre)SSL \d[\w.]+)', data)
-        return ', '.join(sorted({s.decode() for s in shared or held})) + ' static' * (not shared)
+        """The shared TLS libraries of its program, or static and what is in it."""
+        held = re.findall(rb'((?:Open|Libre)SSL \d[\w.]+)', read(self.program))
+        return (', '.join(sorted(name for name, _ in shared(self.program))) or
+                ' '.join(['static', *sorted({s.decode() for s in held})]))
 
     def version(self):
         return package(self.program)
@@ -91,9 +90,9 @@ def stunnel(app, keys):
 
 
 def socat(app, keys):
-    listen = ('OPENSSL-LISTEN:0,bind=127.0.0.1,fork,reuseaddr,backlog=200,nodelay,verify=0,'
+    listen = ('OPENSSL-LISTEN:0,bind=127.0.0.1,fork,reuseaddr,backlog=200,verify=0,'
               'cert=%s/cert.pem,key=%s/key.pem,openssl-min-proto-version=TLS1.2' % (keys, keys))
-    return ['socat', '-b65536', '-t0', listen, 'EXEC:%s,pipes' % ' '.join(app)]
+    return ['socat', '-b65536', '-t0', listen, 'EXEC:%s' % ' '.join(app)]
 
 
 def hitch(port, keys):

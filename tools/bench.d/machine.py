@@ -29,14 +29,16 @@ def package(path):
     return name and output('dpkg-query', '-W', '-f', '${Package} ${Version}', name)
 
 
+def shared(program):
+    """The shared TLS libraries of a program, also of those it needs: their names and files."""
+    return re.findall(r'(lib(?:tls|ssl|crypto|bearssl|mbedtls)\.so\S*) => (/\S+)',
+                      output('ldd', program))
+
+
 def libraries(programs):
-    """The shared TLS libraries that these programs use."""
-    found = set()
-    for program in programs:
-        for path in re.findall(r'=> (/\S*/lib(?:tls|ssl|crypto|bearssl|mbedtls)\.so\S*)',
-                               output('ldd', program)):
-            found.add(package(path) or os.path.basename(os.path.realpath(path)))
-    return ', '.join(sorted(found)) or 'none'
+    """The versions of the shared TLS libraries of these programs."""
+    files = {os.path.realpath(path) for program in programs for _, path in shared(program)}
+    return ', '.join(sorted({package(f) or os.path.basename(f) for f in files})) or 'none'
 
 
 def machine(programs):

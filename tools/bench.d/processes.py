@@ -87,15 +87,16 @@ def until(predicate, what, seconds=20, pause=0.002):
         time.sleep(pause)
 
 
-def steady(read):
-    """The value of read() once it does not change any more."""
-    values = [None]
-
-    def same():
-        values.append(read())
-        return values[-1] == values[-2]
-    until(same, 'memory does not change', pause=0.1)
-    return values[-1]
+def steady(read, seconds=3):
+    """The value of read() once it changes little; at last whatever it is, for what others on the
+    machine share of a page can change it all the time."""
+    value, end = read(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.1)
+        before, value = value, read()
+        if abs(value - before) <= 0.01 * before:
+            break
+    return value
 
 
 def listening_port(known):
