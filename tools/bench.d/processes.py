@@ -137,7 +137,7 @@ class Server:
                 env = {'PATH': env['PATH'], 'TLS_ENGINE': dir + '/engine'}
             self.address = '127.0.0.1', self.start(contender, app, env)
         except BaseException:
-            self.stop()
+            self.kill()
             raise
 
     def popen(self, argv, **kw):
@@ -179,19 +179,23 @@ class Server:
         for p in self.processes:
             p.terminate()
         try:
-            until(lambda: not reap(), 'processes do not end', 30)
+            until(lambda: not reap(), 'processes do not end')
         finally:
-            for pid in descendants():
-                os.kill(pid, signal.SIGKILL)
-            until(lambda: not reap(), 'processes cannot be killed')
-            for p in self.processes:
-                p.poll()
-            self.log.close()
+            self.kill()
         return cpu_of_dead() - self.before
+
+    def kill(self):
+        def killed():
+            list(each(lambda pid: os.kill(pid, signal.SIGKILL)))
+            return not reap()
+        until(killed, 'processes cannot be killed')
+        for p in self.processes:
+            p.poll()
+        self.log.close()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        if self.processes and not self.log.closed:
-            self.stop()
+        if not self.log.closed:
+            self.kill()
