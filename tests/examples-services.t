@@ -466,7 +466,8 @@ def _():
     current = os.readlink(scan.dir + '/keys/current')
     for key, cert, why in ('server', 'renewed', 'is not a certificate of'), \
                           ('over', 'over', 'is no certificate, or over'):
-@test('renew: new sessions get the new certificate, an open one goes on, a bad one is not put')
+        pair = '%s/%s.key' % (pki(), key), '%s/%s.pem' % (pki(), cert)
+        out = command(*renew, *pair, engined, code=1)
         is_true(re.search(r'^renew: fatal: .*%s' % why, out, re.M), out)
     is_equal(os.readlink(scan.dir + '/keys/current'), current)
     write('%s/keys/%s/cert.pem' % (scan.dir, current), 'nonsense')
