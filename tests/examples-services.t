@@ -382,7 +382,7 @@ def _():
 def _():
     need('busybox', 'smtpfront-echo')
     scan = Scan()
-    settings = {'TLS_SNI': 'require'}
+    settings = {}
     for name in 'www.example.org', 'mail.example.org':
         issue(pki(), name, 'subjectAltName=DNS:' + name)
         settings['KEYFILE:' + name] = '%s/%s.key' % (pki(), name)
