@@ -114,9 +114,11 @@ class Room:
         for file, names in {'ssl/www.pem': ['server.key', 'server.pem'], 'ssl/ca.pem': ['ca.pem'],
                             'ssl/www.key': ['server.key']}.items():
             install('%s/%s' % (d, file), contents(*names))
-        self.env = server_env(CAFILE=pki() + '/ca.pem')
-        for key, value in self.env.items():
+        settings = server_env(CAFILE=pki() + '/ca.pem')
+        for key, value in settings.items():
             install('%s/tls/%s' % (d, key), value + '\n')
+        own = re.search('s6-envdir|export', text)  # settings of its own, which have to do
+        self.env = {} if own else settings
         os.symlink(EXAMPLES + '/starttls', d + '/starttls')
         install(d + '/tcp.smtp', ':allow\n')
         subprocess.run('tcprules tcp.smtp.cdb tmp < tcp.smtp', shell=True, cwd=d, check=True)

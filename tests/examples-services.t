@@ -20,6 +20,7 @@ from chain import _open_files
 from extra_examples import *
 
 HERE = '127.0.0.1'
+WAIT = str(20000 * SLOW)  # ms
 SERVICES = EXAMPLES + '/services'
 MAIL = 'From: alice@example.org\nSubject: hi\n\nhello\n'
 PROGRAMS = ['s6-svscan', 's6-svc', 's6-svwait', 's6-log', 's6-envdir', 's6-setuidgid',
@@ -88,14 +89,18 @@ class Scan:
                  'settings that %s does not have' % name)
 
     def start(self):
-        self.daemon = Daemon(['s6-svscan', self.dir + '/scan'], env={'PATH': self.path})
+        self.scan()
         for name in self.names:
             d = '%s/scan/%s' % (self.dir, name)
             if os.path.exists(d + '/notification-fd'):
                 wait_for(lambda: os.path.exists(d + '/supervise/status'), name)
-                command('s6-svwait', '-U', '-t', '20000', d)
+                command('s6-svwait', '-U', '-t', WAIT, d)
         self.daemon.wait_port(*self.ports.values())
         return self
+
+    def scan(self):
+        env = {k: v for k, v in os.environ.items() if k.startswith(('ASAN_', 'UBSAN_'))}
+        self.daemon = Daemon(['s6-svscan', self.dir + '/scan'], env={**env, 'PATH': self.path})
 
     def log(self, name):
         with open('%s/logs/%s/current' % (self.dir, name)) as f:
@@ -513,7 +518,7 @@ class Rc(Scan):
         command('s6-rc-compile', self.dir + '/compiled', source)
 
     def start(self):
-        self.daemon = Daemon(['s6-svscan', self.dir + '/scan'], env={'PATH': self.path})
+        self.scan()
         wait_for(lambda: os.path.exists(self.dir + '/scan/.s6-svscan/control'), 's6-svscan')
         self.live = self.dir + '/live'
         command('s6-rc-init', '-c', self.dir + '/compiled', '-l', self.live, self.dir + '/scan')
@@ -522,7 +527,7 @@ class Rc(Scan):
         return self
 
     def change(self, direction):
-        command('s6-rc', '-l', self.live, '-t', '20000', direction, 'change', 'tls-services')
+        command('s6-rc', '-l', self.live, '-t', WAIT, direction, 'change', 'tls-services')
 
 
 @test('s6-rc-compile takes the definitions; all services depend on the engine')
@@ -542,7 +547,7 @@ def _():
     starttls(scan, 'smtp')
     send_by_smtps(scan)
     is_equal(get(scan.ports['https']), b'a page\n')
-    command('s6-rc', '-l', scan.live, '-t', '20000', '-d', 'change', 'tls-engined')
+    command('s6-rc', '-l', scan.live, '-t', WAIT, '-d', 'change', 'tls-engined')
     is_true(not any(map(is_listening, scan.ports.values())), 'without the engine none is up')
 
 
