@@ -23,8 +23,8 @@ HERE = '127.0.0.1'
 WAIT = str(20000 * SLOW)  # ms
 SERVICES = EXAMPLES + '/services'
 MAIL = 'From: alice@example.org\nSubject: hi\n\nhello\n'
-PROGRAMS = ['s6-svscan', 's6-svc', 's6-svwait', 's6-log', 's6-envdir', 's6-setuidgid',
-            's6-ipcserver-socketbinder', 'execlineb', 'tcpserver']
+PROGRAMS = ['s6-svscan', 's6-svscanctl', 's6-svc', 's6-svwait', 's6-log', 's6-envdir',
+            's6-setuidgid', 's6-ipcserver-socketbinder', 'execlineb', 'tcpserver']
 
 
 def command(*argv, code=0, env=None):
@@ -46,7 +46,7 @@ def script(path, text):
 
 
 class Scan:
-    """A scan directory with copies of examples, made by cp -RL as README.md says. Their settings,
+    """A scan directory with links to copies of examples, set up as README.md says. Their settings,
     the files in env and tls, are replaced by those of a test; nothing else is."""
 
     def __init__(self):
@@ -54,7 +54,7 @@ class Scan:
         if os.geteuid():
             raise Skip('the services change their user, which takes root')
         self.dir = temp_dir()
-        for name in 'scan', 'logs', 'bin':
+        for name in 'services', 'scan', 'logs', 'bin':
             os.mkdir('%s/%s' % (self.dir, name))
         self.path = ':'.join([self.dir + '/bin', BIN, os.environ['PATH'] + SBIN])
         self.socket = self.dir + '/tls-engined.socket'
@@ -65,7 +65,7 @@ class Scan:
 
     def add(self, name, **settings):
         """A service of the examples; settings of its env, and of its tls where they are there."""
-        d = '%s/scan/%s' % (self.dir, name)
+        d = '%s/services/%s' % (self.dir, name)
         command('cp', '-RL', '%s/%s' % (SERVICES, name), d)
         self.configure(name, d, d + '/log', settings)
         self.names.append(name)
@@ -91,6 +91,9 @@ class Scan:
     def start(self):
         self.scan()
         for name in self.names:
+            os.symlink('%s/services/%s' % (self.dir, name), '%s/scan/%s' % (self.dir, name))
+        command('s6-svscanctl', '-a', self.dir + '/scan')
+        for name in self.names:
             d = '%s/scan/%s' % (self.dir, name)
             if os.path.exists(d + '/notification-fd'):
                 wait_for(lambda: os.path.exists(d + '/supervise/status'), name)
@@ -101,6 +104,7 @@ class Scan:
     def scan(self):
         env = {k: v for k, v in os.environ.items() if k.startswith(('ASAN_', 'UBSAN_'))}
         self.daemon = Daemon(['s6-svscan', self.dir + '/scan'], env={**env, 'PATH': self.path})
+        wait_for(lambda: os.path.exists(self.dir + '/scan/.s6-svscan/control'), 's6-svscan')
 
     def log(self, name):
         with open('%s/logs/%s/current' % (self.dir, name)) as f:
@@ -519,7 +523,6 @@ class Rc(Scan):
 
     def start(self):
         self.scan()
-        wait_for(lambda: os.path.exists(self.dir + '/scan/.s6-svscan/control'), 's6-svscan')
         self.live = self.dir + '/live'
         command('s6-rc-init', '-c', self.dir + '/compiled', '-l', self.live, self.dir + '/scan')
         self.change('-u')
