@@ -104,7 +104,8 @@ class Scan:
     def scan(self):
         env = {k: v for k, v in os.environ.items() if k.startswith(('ASAN_', 'UBSAN_'))}
         self.daemon = Daemon(['s6-svscan', self.dir + '/scan'], env={**env, 'PATH': self.path})
-        wait_for(lambda: os.path.exists(self.dir + '/scan/.s6-svscan/control'), 's6-svscan')
+        wait_for(lambda: subprocess.run(['s6-svscanctl', '-a', self.dir + '/scan'],
+                                        stderr=subprocess.DEVNULL).returncode == 0, 's6-svscan')
 
     def log(self, name):
         with open('%s/logs/%s/current' % (self.dir, name)) as f:
