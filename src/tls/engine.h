@@ -24,11 +24,11 @@
 
 /*
   Bytes on their way: written at tail, read at head, started anew when empty, so that a session
-  of small messages touches few pages of it. What holds plaintext is as large as a pipe is; what
-  holds records has room for what TLS adds to that.
+  of small messages touches few pages of it. What holds plaintext is as large as relay.c makes a
+  pipe; what holds records has room for what TLS adds to that.
 */
-#define PLAIN_SIZE 65536
-#define RAW_SIZE (PLAIN_SIZE + 4096)
+#define PLAIN_SIZE 262144
+#define RAW_SIZE (PLAIN_SIZE + 8192)
 
 struct buf
 {
