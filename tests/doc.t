@@ -184,11 +184,13 @@ def _():
                    for name in os.listdir(os.path.join(TOP, 'src', room)) if name.endswith('.c'))
     is_true('The default is %s.' % re.search(r'\.max = (\d+)', code)[1] in text, '-m')
     is_true('at most %s workers' % re.search(r'WORKERS = (\d+)', code)[1] in text, 'workers')
+    is_true('%s seconds' % re.search(r'START_SECONDS = (\d+)', code)[1] in text, 'START')
     messages = re.findall(r'^\.It (.*)$', section(text, 'DIAGNOSTICS'), re.M)
     is_true(len(messages) > 8, 'messages')
     for message in messages:
-        message = re.sub(r'^tls-engined: \w+: |^unable to start TLS: ', '', message)
-        for part in re.split(r' ?\b(?:VARIABLE|KEYFILE|PATH|REASON)\b:? ?', message):
+        head = r'^tls-engined?: \w+: (unable to )?|^unable to start TLS: |: Connection.*'
+        message = re.sub(head, '', message)
+        for part in re.split(r' ?\b(?:VARIABLE|KEYFILE|PATH|REASON|PID|NUMBER)\b:? ?', message):
             is_true(part in code, '%r is in the code' % part)
 
 
