@@ -29,7 +29,7 @@ def wait_stopped(pid):
     last = -1
     while written(pid) != last:
         last = written(pid)
-        time.sleep(0.2)  # there is no event to wait for
+        time.sleep(0.2 * min(SLOW, 10))  # there is no event to wait for
     return last
 
 

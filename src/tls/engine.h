@@ -8,6 +8,7 @@
 #include <sys/types.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <skalibs/gccattributes.h>
 #include <skalibs/tai.h>
@@ -24,11 +25,11 @@
 
 /*
   Bytes on their way: written at tail, read at head, started anew when empty, so that a session
-  of small messages touches few pages of it. What holds plaintext is as large as a pipe is; what
-  holds records has room for what TLS adds to that.
+  of small messages touches few pages of it. What holds plaintext is as large as relay.c makes a
+  pipe; what holds records has room for what TLS adds to that.
 */
-#define PLAIN_SIZE 65536
-#define RAW_SIZE (PLAIN_SIZE + 4096)
+#define PLAIN_SIZE 262144
+#define RAW_SIZE (PLAIN_SIZE + 8192)
 
 struct buf
 {
@@ -57,6 +58,23 @@ static inline void buf_skip(struct buf *b, size_t n)
 {
   b->head += n;
   if (b->head == b->tail) buf_clear(b);
+}
+
+/* Move at most len bytes out of it and into it; return how many. */
+static inline size_t buf_get(struct buf *b, void *s, size_t len)
+{
+  if (len > buf_len(b)) len = buf_len(b);
+  memcpy(s, b->s + b->head, len);
+  buf_skip(b, len);
+  return len;
+}
+
+static inline size_t buf_put(struct buf *b, void const *s, size_t len)
+{
+  if (len > buf_room(b)) len = buf_room(b);
+  memcpy(b->s + b->tail, s, len);
+  b->tail += len;
+  return len;
 }
 
 /* The network, as raw TLS records in two buffers. libtls sees it through two callbacks only. */

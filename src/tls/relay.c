@@ -1,6 +1,9 @@
 /* ISC licence: see COPYING. */
 
+#include <skalibs/nonposix.h>
+
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,7 +21,7 @@
   the other direction.
 */
 
-enum { STALL_SECONDS = 30, EXIT_MS = 100 };
+enum { STALL_SECONDS = 30, EXIT_MS = 100, PIPE_SIZE = 65536 };
 
 struct relay
 {
@@ -28,6 +31,8 @@ struct relay
   int app_w;       /* where the application reads, -1 once closed */
   int app_r;       /* where it writes, -1 once closed */
   int app_ready;   /* poll said that it has written */
+  int up_wide;     /* the pipe has been made larger, */
+  int down_wide;   /* and this one */
   int up_blocked;  /* TLS has something of its own to say first, in answer to a KeyUpdate */
   int up_ended;    /* nothing more will be decrypted */
   int down_ended;  /* close_notify is in the buffer, or was not wanted */
@@ -40,6 +45,22 @@ static void fail(struct relay *r, char const *step, char const *reason)
   if (!r->failed) TEXT_JOIN(r->end->reason, step, ": ", reason ? reason : "unknown reason");
   r->failed = 1;
   r->end->code = EXIT_TLS;
+}
+
+/*
+  A pipe that is found full is one of a bulk transfer, which costs less with fewer switches from
+  process to process. Not all pipes from the start: what an unprivileged user's pipes may hold
+  together is limited. Not to be allowed, or not to be a pipe, is no failure.
+*/
+static void widen(int fd, int *wide)
+{
+  if (*wide) return;
+  *wide = 1;
+#ifdef F_SETPIPE_SZ
+  fcntl(fd, F_SETPIPE_SZ, PLAIN_SIZE);
+#else
+  (void)fd;
+#endif
 }
 
 static void close_fd(int *fd)
@@ -114,6 +135,7 @@ static int up_write(struct relay *r)
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
     if (n < 0) close_fd(&r->app_w);
     else buf_skip(b, n);
+    if (buf_len(b)) widen(r->app_w, &r->up_wide);
     moved = 1;
   }
   if (r->app_w < 0) buf_clear(b);
@@ -131,6 +153,7 @@ static int down_read(struct relay *r)
   if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return 0;
   if (n <= 0) close_fd(&r->app_r);
   else b->tail = n;
+  if (n >= PIPE_SIZE) widen(r->app_r, &r->down_wide);
   return 1;
 }
 
