@@ -38,7 +38,7 @@ static int engine_connect(char const *path, tain const *deadline, char const **s
   int fd = ipc_stream_nbcoe();
   *step = "unable to connect to TLS_ENGINE: ";
   if (fd < 0) return -1;
-  while (ipc_connect(fd, path) < 0)
+  while (!ipc_connect(fd, path))
   {
     tain again;
     tain_from_millisecs(&again, RETRY_MS);

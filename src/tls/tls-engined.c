@@ -99,6 +99,7 @@ static void worker_gone(struct keeper *k, struct worker *w, int wstat)
 
 static void end(struct keeper *k)
 {
+  if (!k->ending) fd_close(0); /* the workers do the same: who connects now is refused at once */
   k->ending = 1;
   for (struct worker *w = k->worker; w < k->worker + WORKERS; w++)
     if (w->pid) fd_send(w->fd, "t", 1, MSG_NOSIGNAL);
@@ -158,6 +159,22 @@ static unsigned int number(char const *s)
   return n;
 }
 
+/* Keeps a listening socket on 0, what there is on 1 and 2, and *notif, and nothing else. */
+static void inherit(int *notif)
+{
+  int listens;
+  socklen_t len = sizeof listens;
+  if (getsockopt(0, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 || !listens)
+    strerr_dief(EXIT_USAGE, "descriptor 0 is not a listening socket");
+  if (ndelay_on(0) < 0 || !fd_ensure_open(1, 1) || !fd_ensure_open(2, 1))
+    strerr_diefusys(EXIT_SYSTEM, "prepare descriptors");
+  if (*notif >= 0 && *notif < 3) strerr_dieusage(EXIT_USAGE, USAGE);
+  if (*notif >= 0 && (fd_move(3, *notif) < 0 || coe(3) < 0))
+    strerr_diefusys(EXIT_USAGE, "use the descriptor of -d");
+  if (*notif >= 0) *notif = 3;
+  engine_closefrom(*notif >= 0 ? 4 : 3);
+}
+
 int main(int argc, char const *const *argv)
 {
   struct keeper k = { .o = { .max = 1000, .uid = -1 }, .notif = -1 };
@@ -174,8 +191,7 @@ int main(int argc, char const *const *argv)
       default: strerr_dieusage(EXIT_USAGE, USAGE);
     }
   if (l.ind < argc || !k.o.max) strerr_dieusage(EXIT_USAGE, USAGE);
-  if (ndelay_on(0) < 0) strerr_diefusys(EXIT_USAGE, "use the socket on descriptor 0");
-  if (k.notif >= 0 && coe(k.notif) < 0) strerr_diefusys(EXIT_USAGE, "use the descriptor of -d");
+  inherit(&k.notif);
   tain_now_set_stopwatch_g();
   return keep(&k);
 }
