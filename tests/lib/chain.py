@@ -410,14 +410,18 @@ class Peer:
 
 def engines():
     """The pids of the processes below this test that serve a session."""
-    if os.environ.get('TEST_RESIDENT'):
+    if os.environ.get('TEST_RESIDENT'):  # where a session has another name than the rest
         return [p for p in find_processes('tls-engined') if comm_of(p) == 'tls-engine']
     return find_processes('tls-engine')
 
 
 def comm_of(pid):
-    with open('/proc/%d/comm' % pid) as f:
-        return f.read().strip()
+    """The name of a process; empty if it is gone."""
+    try:
+        with open('/proc/%d/comm' % pid) as f:
+            return f.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ''
 
 
 def find_processes(name):
