@@ -248,6 +248,7 @@ def _():
 
 @test('-w: 98 if the engine dies')
 def _():
+    not_resident('tells of it in its log, which is here that of the chain: see engined.t')
     peer, c = session(['-w'])
     peer.send(b'hello')
     is_equal(peer.recv(5), b'hello')
