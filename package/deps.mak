@@ -21,7 +21,7 @@ src/tls/handshake.o: src/tls/handshake.c src/session/session.h src/tls/engine.h
 src/tls/hostname.o: src/tls/hostname.c src/session/session.h src/tls/engine.h
 src/tls/keypairs.o: src/tls/keypairs.c src/session/session.h src/tls/engine.h src/tls/settings.h
 src/tls/network.o: src/tls/network.c src/session/session.h src/tls/engine.h
-src/tls/rehearse.o: src/tls/rehearse.c src/session/session.h src/tls/engine.h
+src/tls/rehearse.o: src/tls/rehearse.c src/session/session.h src/tls/engine.h src/tls/settings.h
 src/tls/relay.o: src/tls/relay.c src/session/session.h src/tls/engine.h
 src/tls/settings.o: src/tls/settings.c src/session/session.h src/tls/engine.h src/tls/settings.h
 src/tls/text.o: src/tls/text.c src/session/session.h src/tls/engine.h

@@ -233,6 +233,9 @@ extern struct engine *engine_new(void);
 */
 extern void rehearse(struct tls *server);
 
+/* The same for a client, whose files libtls looks at as it connects. Dies as settings_load does. */
+extern void rehearse_client(struct engine *, struct tls_config *);
+
 /* Closes fd and all descriptors above it. */
 extern void engine_closefrom(int fd);
 

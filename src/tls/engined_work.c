@@ -42,13 +42,14 @@ struct work
 static void load(struct work *w)
 {
   struct engine *e = engine_new();
-  int more = w->o->role == SESSION_CLIENT ? !!getenv("CERTFILE")
+  int more = w->o->role == SESSION_CLIENT ? getenv("CERTFILE") || getenv("KEYFILE")
     : getenv("CAFILE") || getenv("CADIR");
   e->start.role = w->o->role;
   for (int i = 0; i <= (more ? SESSION_PEERCERT_REQUIRED : SESSION_PEERCERT_NONE); i++)
   {
     e->start.peercert = i;
     settings_load(e, &w->settings);
+    if (w->settings.client[i]) rehearse_client(e, w->settings.client[i]);
   }
   if (w->settings.server[0]) rehearse(w->settings.server[0]);
 }

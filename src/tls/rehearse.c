@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "engine.h"
+#include "settings.h"
 
 struct side
 {
@@ -72,4 +72,16 @@ void rehearse(struct tls *server)
     tls_free(client);
   }
   free(b);
+}
+
+void rehearse_client(struct engine *e, struct tls_config *c)
+{
+  static struct buf none; /* neither bytes nor room */
+  struct side side = { .in = &none, .out = &none };
+  struct tls *client;
+  char const *reason = config_use(c, &client, 0);
+  if (!reason && tls_connect_cbs(client, &side_read, &side_write, &side, "localhost") < 0)
+    reason = tls_error(client);
+  if (reason) settings_blame(e, reason);
+  tls_free(client);
 }

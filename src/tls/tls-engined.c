@@ -12,6 +12,7 @@
 */
 
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -45,6 +46,7 @@ struct keeper
   struct worker worker[WORKERS];
   struct worker *current;
   int notif;
+  int again; /* SIGHUP has come, and no worker has been started for it yet */
   int ending;
 };
 
@@ -93,14 +95,15 @@ static void worker_gone(struct keeper *k, struct worker *w, int wstat)
   w->pid = 0;
   if (k->ending) return;
   if (failed && k->current) strerr_warnw("new settings not loaded: going on with the old ones");
-  else if (failed) _exit(wait_estatus(wstat)); /* it has said why */
-  else if (w == k->current) strerr_dief(EXIT_SYSTEM, "the worker died");
+  else if (failed && WIFEXITED(wstat)) _exit(wait_estatus(wstat)); /* it has said why */
+  else if (failed || w == k->current) strerr_dief(EXIT_SYSTEM, "the worker died");
 }
 
 static void end(struct keeper *k)
 {
-  if (!k->ending) fd_close(0); /* the workers do the same: who connects now is refused at once */
+  if (k->ending) return;
   k->ending = 1;
+  fd_close(0); /* the workers do the same: who connects now is refused at once */
   for (struct worker *w = k->worker; w < k->worker + WORKERS; w++)
     if (w->pid) fd_send(w->fd, "t", 1, MSG_NOSIGNAL);
 }
@@ -109,7 +112,7 @@ static void handle_signals(struct keeper *k)
 {
   for (int sig; (sig = selfpipe_read()) > 0; )
   {
-    if (sig == SIGHUP && !k->ending) worker_start(k);
+    if (sig == SIGHUP) k->again = 1;
     if (sig == SIGTERM) end(k);
     if (sig != SIGCHLD) continue;
     int wstat;
@@ -124,6 +127,13 @@ static int workers(struct keeper const *k)
   int n = 0;
   for (int i = 0; i < WORKERS; i++) n += !!k->worker[i].pid;
   return n;
+}
+
+/* One worker at a time, so that none can overtake a later one. */
+static int is_loading(struct keeper const *k)
+{
+  for (int i = 0; i < WORKERS; i++) if (k->worker[i].pid && !k->worker[i].ready) return 1;
+  return 0;
 }
 
 static int keep(struct keeper *k)
@@ -148,6 +158,9 @@ static int keep(struct keeper *k)
     for (int i = 0; i < WORKERS; i++)
       if (x[1 + i].fd >= 0 && x[1 + i].revents) worker_ready(k, k->worker + i);
     if (x[0].revents) handle_signals(k);
+    if (!k->again || k->ending || is_loading(k)) continue;
+    k->again = 0;
+    worker_start(k);
   }
   return 0;
 }
@@ -159,13 +172,14 @@ static unsigned int number(char const *s)
   return n;
 }
 
-/* Keeps a listening socket on 0, what there is on 1 and 2, and *notif, and nothing else. */
+/* Keeps a listening socket on 0, what there is on 2, and *notif, and nothing else. */
 static void inherit(int *notif)
 {
   int listens;
   socklen_t len = sizeof listens;
   if (getsockopt(0, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 || !listens)
     strerr_dief(EXIT_USAGE, "descriptor 0 is not a listening socket");
+  fd_close(1);
   if (ndelay_on(0) < 0 || !fd_ensure_open(1, 1) || !fd_ensure_open(2, 1))
     strerr_diefusys(EXIT_SYSTEM, "prepare descriptors");
   if (*notif >= 0 && *notif < 3) strerr_dieusage(EXIT_USAGE, USAGE);
@@ -192,6 +206,7 @@ int main(int argc, char const *const *argv)
     }
   if (l.ind < argc || !k.o.max) strerr_dieusage(EXIT_USAGE, USAGE);
   inherit(&k.notif);
+  if (!sig_ignore(SIGPIPE)) strerr_diefusys(EXIT_SYSTEM, "ignore SIGPIPE");
   tain_now_set_stopwatch_g();
   return keep(&k);
 }
