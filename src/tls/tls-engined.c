@@ -78,7 +78,7 @@ static void worker_start(struct keeper *k)
 /* A worker says that it is ready; the one before it stops to accept, its sessions go on. */
 static void worker_ready(struct keeper *k, struct worker *w)
 {
-  if (fd_read(w->fd, &(char){ 0 }, 1) != 1 || w->ready) return;
+  if (fd_read(w->fd, &(char){ 0 }, 1) != 1) return;
   w->ready = 1;
   if (k->current) fd_send(k->current->fd, "d", 1, MSG_NOSIGNAL);
   k->current = w;
@@ -129,16 +129,16 @@ static int workers(struct keeper const *k)
   return n;
 }
 
-/* One worker at a time, so that none can overtake a later one. */
-static int is_loading(struct keeper const *k)
+/* The worker that is not ready yet: one at a time, so that none can overtake a later one. */
+static struct worker *loading(struct keeper *k)
 {
-  for (int i = 0; i < WORKERS; i++) if (k->worker[i].pid && !k->worker[i].ready) return 1;
+  for (struct worker *w = k->worker; w < k->worker + WORKERS; w++)
+    if (w->pid && !w->ready) return w;
   return 0;
 }
 
 static int keep(struct keeper *k)
 {
-  iopause_fd x[1 + WORKERS];
   sigset_t set;
   int sigs = selfpipe_init();
   if (sigs < 0) strerr_diefusys(EXIT_SYSTEM, "create a self-pipe");
@@ -150,15 +150,16 @@ static int keep(struct keeper *k)
   worker_start(k);
   while (workers(k))
   {
-    x[0] = (iopause_fd){ .fd = sigs, .events = IOPAUSE_READ };
-    for (int i = 0; i < WORKERS; i++)
-      x[1 + i] = (iopause_fd){ .fd = k->worker[i].pid && !k->worker[i].ready ? k->worker[i].fd : -1,
-        .events = IOPAUSE_READ };
-    if (iopause_g(x, 1 + WORKERS, &tain_infinite) < 0) strerr_diefusys(EXIT_SYSTEM, "poll");
-    for (int i = 0; i < WORKERS; i++)
-      if (x[1 + i].fd >= 0 && x[1 + i].revents) worker_ready(k, k->worker + i);
+    struct worker *w = loading(k);
+    iopause_fd x[2] =
+    {
+      { .fd = sigs, .events = IOPAUSE_READ },
+      { .fd = w ? w->fd : -1, .events = IOPAUSE_READ },
+    };
+    if (iopause_g(x, 2, &tain_infinite) < 0) strerr_diefusys(EXIT_SYSTEM, "poll");
+    if (x[1].revents) worker_ready(k, w);
     if (x[0].revents) handle_signals(k);
-    if (!k->again || k->ending || is_loading(k)) continue;
+    if (!k->again || k->ending || loading(k)) continue;
     k->again = 0;
     worker_start(k);
   }
