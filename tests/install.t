@@ -117,6 +117,7 @@ def has_interpreter(path):
 
 def serves(bindir, libexecdir):
     """A chain of installed programs works by absolute path, with the engine of libexecdir."""
+    not_resident('is not what is looked for here')
     client, server = tcp_pair()
     c = Chain([bindir + '/tls-handshake', bindir + '/tls-io', 'cat'], server, env=server_env(),
               path=NO_PATH_OF_OURS)
