@@ -89,12 +89,14 @@ all_pages () {
     echo "<dt><a href=\"$(file "$page")\">$(title "$page")</a></dt>"
     echo "<dd>$(description "$page")</dd>"
   done
+  echo '<dt><a href="benchmark.html">benchmark</a></dt>'
+  echo '<dd>what a TLS session costs, beside the peers; made by tools/bench-page</dd>'
   echo '</dl>'
   echo '</section>'
 }
 
 mkdir -p "$out"
-rm -f "$out"/*.html
+find "$out" -name '*.html' ! -name benchmark.html -exec rm -f {} +
 cp doc/style.css "$out/style.css"
 for page in $pages ; do
   body "$page" ,toc |

@@ -1,0 +1,124 @@
+# ISC licence: see COPYING.
+"""What is compared: tls-chain, and every peer that is installed."""
+
+import os
+import re
+import shutil
+import ssl
+import sys
+
+from machine import package, shared
+
+TLS12 = ssl.TLSVersion.TLSv1_2
+
+
+class Contender:
+    """immediate, delayed: functions from the application's argv and the directory of key.pem,
+    cert.pem and both.pem to the argv of what puts TLS before it. server: tcpserver runs that for
+    each connection; or it is its own server; or it is a proxy, and gets the port of a tcpserver
+    that runs the application. program is what does TLS."""
+
+    def __init__(self, name, kind, program, immediate, delayed=None, path='', server='tcpserver',
+                 max_version=None, resident=False):
+        self.name, self.kind, self.program = name, kind, program
+        self.immediate, self.delayed = immediate, delayed
+        self.path, self.server = path and path + ':', server
+        self.max, self.resident = max_version, resident
+
+    def linked(self):
+        """The shared TLS libraries of its program, or static and what is in it."""
+        held = re.findall(rb'((?:Open|Libre)SSL \d[\w.]+)', read(self.program))
+        return (', '.join(sorted(name for name, _ in shared(self.program))) or
+                ' '.join(['static', *sorted({s.decode() for s in held})]))
+
+    def version(self):
+        return package(self.program)
+
+    def glibc(self):
+        """Whether a chain of its stages is linked with glibc."""
+        await_ = shutil.which('tls-await', path=self.path.rstrip(':') or '/')
+        return b'GLIBC' in read(await_ or self.program)
+
+
+def read(path):
+    with open(path, 'rb') as f:
+        return f.read()
+
+
+def labelled(text):
+    """LABEL=DIR:LABEL=DIR..."""
+    return [(label, os.path.abspath(dir))
+            for label, dir in (x.split('=', 1) for x in text.split(':') if x)]
+
+
+def of_tls_chain(label, path):
+    immediate = lambda app, keys: ['tls-handshake', 'tls-io'] + app
+    delayed = lambda app, keys: ['tls-ctl-open', ' tls-await', ' tls-handshake', ' tls-io', '',
+                                 *app]
+    handshake = shutil.which('tls-handshake', path=path)
+    if not handshake:
+        sys.exit('bench: fatal: no tls-handshake in ' + path)
+    engine = re.search(rb'/[^\0]*/tls-engine(?=\0)', read(handshake))[0].decode()
+    if os.access(engine, os.X_OK):
+        yield Contender(label, 'tls-chain', engine, immediate, delayed, path)
+    engined = shutil.which('tls-engined', path=path)
+    if engined and shutil.which('s6-ipcserver-socketbinder'):
+        yield Contender(label + ', resident', 'tls-chain', engined, immediate, delayed, path,
+                        resident=True)
+
+
+def of_s6_networking():
+    found = labelled(os.environ.get('S6NET', ''))
+    if shutil.which('s6-tlsd'):
+        found.insert(0, ('s6-networking', os.path.dirname(shutil.which('s6-tlsd'))))
+    for label, path in found:
+        yield Contender(label, 's6-networking', shutil.which('s6-tlsd-io', path=path),
+                        lambda app, keys: ['s6-tlsd', '-S'] + app,
+                        lambda app, keys: ['s6-ucspitlsd', '-S'] + app, path)
+
+
+def tlswrapper(app, keys):
+    return ['tlswrapper', '-f', keys + '/both.pem'] + app
+
+
+def stunnel(app, keys):
+    conf = keys + '/stunnel.conf'
+    with open(conf, 'w') as f:
+        f.write('cert=%s/cert.pem\nkey=%s/key.pem\nsyslog=no\nexec=%s\nexecArgs=%s\n'
+                % (keys, keys, app[0], ' '.join(app)))
+    return ['stunnel', conf]
+
+
+def socat(app, keys):
+    listen = ('OPENSSL-LISTEN:0,bind=127.0.0.1,fork,reuseaddr,backlog=200,verify=0,'
+              'cert=%s/cert.pem,key=%s/key.pem,openssl-min-proto-version=TLS1.2' % (keys, keys))
+    return ['socat', '-b65536', '-t0', listen, 'EXEC:%s' % ' '.join(app)]
+
+
+def hitch(port, keys):
+    user = ['--user=nobody'] if os.getuid() == 0 else []
+    return ['hitch', *user, '--frontend=[127.0.0.1]:0', '--backend=[127.0.0.1]:%d' % port,
+            keys + '/both.pem']
+
+
+def sslserver(*options):
+    return lambda app, keys: ['sslserver', '-HR', '-c', '2000', '-b', '200', '-l', 'localhost',
+                              *options, '127.0.0.1', '0'] + app
+
+
+def of_path():
+    """Those that are found in PATH."""
+    for kind, immediate, options in (
+        ('sslserver', sslserver(), {'delayed': sslserver('-n'), 'server': 'own'}),
+        ('tlswrapper', tlswrapper, {'max_version': TLS12}),
+        ('stunnel', stunnel, {}),
+        ('socat', socat, {'server': 'own'}),
+        ('hitch', hitch, {'server': 'proxy'}),
+    ):
+        if shutil.which(kind):
+            yield Contender(kind, kind, shutil.which(kind), immediate, **options)
+
+
+def contenders(bindirs):
+    ours = [c for label, dir in labelled(bindirs) for c in of_tls_chain(label, dir)]
+    return [*ours, *of_s6_networking(), *of_path()]
