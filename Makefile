@@ -3,7 +3,7 @@
 
 all:
 
-ifneq ($(filter-out %clean,$(or $(MAKECMDGOALS),all)),) # to clean up needs no configuration
+ifneq ($(filter-out %clean dist,$(or $(MAKECMDGOALS),all)),) # these need no configuration
 -include config.mak
 endif
 include package/targets.mak
@@ -82,10 +82,13 @@ uninstall:
 doc:
 	tools/doc.sh
 
+dist:
+	tools/dist
+
 clean:
 	rm -rf $(BIN_TARGETS) $(ENGINE_TARGETS) $(LIBEXEC_TARGETS) $(TEST_TARGETS) $(SOURCES:.c=.o) tests/bin
 
 distclean: clean
 	rm -f config.mak
 
-.PHONY: all check check-programs clean distclean doc install uninstall
+.PHONY: all check check-programs clean dist distclean doc install uninstall

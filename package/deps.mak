@@ -15,13 +15,13 @@ src/chain/tls-io.o: src/chain/tls-io.c src/chain/chain.h src/session/session.h
 src/tls/closefrom.o: src/tls/closefrom.c src/session/session.h src/tls/engine.h
 src/tls/confine.o: src/tls/confine.c src/session/session.h src/tls/engine.h
 src/tls/engine.o: src/tls/engine.c src/session/session.h src/tls/engine.h
-src/tls/engined_work.o: src/tls/engined_work.c src/session/session.h src/tls/engine.h src/tls/engined.h
+src/tls/engined_work.o: src/tls/engined_work.c src/session/session.h src/tls/engine.h src/tls/engined.h src/tls/settings.h
 src/tls/facts.o: src/tls/facts.c src/session/session.h src/tls/engine.h
 src/tls/handshake.o: src/tls/handshake.c src/session/session.h src/tls/engine.h
 src/tls/hostname.o: src/tls/hostname.c src/session/session.h src/tls/engine.h
 src/tls/keypairs.o: src/tls/keypairs.c src/session/session.h src/tls/engine.h src/tls/settings.h
 src/tls/network.o: src/tls/network.c src/session/session.h src/tls/engine.h
-src/tls/rehearse.o: src/tls/rehearse.c src/session/session.h src/tls/engine.h
+src/tls/rehearse.o: src/tls/rehearse.c src/session/session.h src/tls/engine.h src/tls/settings.h
 src/tls/relay.o: src/tls/relay.c src/session/session.h src/tls/engine.h
 src/tls/settings.o: src/tls/settings.c src/session/session.h src/tls/engine.h src/tls/settings.h
 src/tls/text.o: src/tls/text.c src/session/session.h src/tls/engine.h
@@ -44,7 +44,7 @@ OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_env.o src/cha
 LIBS_tls-ctl-start = $(LIB_SKALIBS) $(LIB_SOCKET)
 OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/closefrom.o src/tls/confine.o src/tls/engine.o src/tls/facts.o src/tls/handshake.o src/tls/hostname.o src/tls/keypairs.o src/tls/network.o src/tls/relay.o src/tls/settings.o src/tls/text.o src/tls/trust.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engine = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/confine.o src/tls/engine.o src/tls/engined_work.o src/tls/facts.o src/tls/handshake.o src/tls/hostname.o src/tls/keypairs.o src/tls/network.o src/tls/rehearse.o src/tls/relay.o src/tls/settings.o src/tls/text.o src/tls/trust.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/closefrom.o src/tls/confine.o src/tls/engine.o src/tls/engined_work.o src/tls/facts.o src/tls/handshake.o src/tls/hostname.o src/tls/keypairs.o src/tls/network.o src/tls/rehearse.o src/tls/relay.o src/tls/settings.o src/tls/text.o src/tls/trust.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engined = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/unit/session := tests/unit/session.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/unit/session = $(LIB_CMOCKA) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)

@@ -94,7 +94,10 @@ class Both:
 
     def end(self):
         """Waits for all of it to end; the exit codes of server and client, and all others."""
-        return self.s.wait(60), self.c.wait(60), orphans()
+        server, client = self.s.wait(60), self.c.wait(60)
+        self.s.dismiss_engine()
+        self.c.dismiss_engine()
+        return server, client, orphans()
 
     def is_whole(self, what='session'):
         """Every process ends well, in silence; both sides have got exactly what was sent."""

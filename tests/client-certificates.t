@@ -214,6 +214,7 @@ def _():
 
 @test('-Y and -y without CAFILE and CADIR are a configuration error')
 def _():
+    not_resident('says so in words of its own: see engined.t')
     for option in '-Y', '-y':
         is_equal(refusal(server_env(), [option]), 'neither CAFILE nor CADIR is set: '
                  'nothing to verify client certificates with')

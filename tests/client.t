@@ -248,6 +248,7 @@ def _():
 
 @test('-y without a certificate to show, with half of a pair, or a wrong one: 96')
 def _():
+    not_resident('says so in words of its own: see engined.t')
     for env, words in ((ca_env(), 'KEYFILE and CERTFILE are not set: no certificate to show'),
                        (showing(KEYFILE=None), 'KEYFILE is not set, CERTFILE is'),
                        (showing(CERTFILE=None), 'CERTFILE is not set, KEYFILE is'),
@@ -362,12 +363,14 @@ def attempt(wrapper, env, cert):
 
 @test('neither CAFILE nor CADIR: the directory of the system, if it has hashed certificates')
 def _():
+    not_resident('reads the files where it runs, not where the chain does')
     wrapper = on_system(files=['otherca'], certs=[(hash_of('ca'), 'ca')])
     is_equal(system_trusts(wrapper), {'ca'})
 
 
 @test('neither CAFILE nor CADIR: else the file of the system')
 def _():
+    not_resident('reads the files where it runs, not where the chain does')
     is_equal(system_trusts(on_system(files=['otherca'])), {'otherca'})
     wrapper = on_system(files=['otherca'], certs=[('ca.pem', 'ca'), ('README', 'ca')])
     is_equal(system_trusts(wrapper), {'otherca'}, 'with a directory that has no hashed certificate')
@@ -375,6 +378,7 @@ def _():
 
 @test('neither CAFILE nor CADIR: a system that trusts nobody is told of, 96')
 def _():
+    not_resident('reads the files where it runs, not where the chain does')
     text = refusal(HERE, {}, 96, on_system())
     is_true(re.match(r'unable to read \S+ /.*/cert.pem: No such file or directory', text), text)
 
@@ -388,6 +392,7 @@ def _():
 
 @test('SSL_CERT_FILE and SSL_CERT_DIR do not matter')
 def _():
+    not_resident('reads the files where it runs, not where the chain does')
     env = {'SSL_CERT_FILE': path('otherca.pem'), 'SSL_CERT_DIR': hashed('otherca')}
     for wrapper in on_system(certs=[(hash_of('ca'), 'ca')]), on_system(files=['ca']):
         is_equal(system_trusts(wrapper, env), {'ca'})

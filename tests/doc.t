@@ -31,6 +31,12 @@ def targets(variable):
     return re.search(r'^%s := (.*)$' % variable, read('package', 'targets.mak'), re.M)[1].split()
 
 
+def programs():
+    """(name, page, source) of each program that users run."""
+    return ([(p, p + '.1', 'src/chain/%s.c' % p) for p in targets('BIN_TARGETS')]
+            + [(p, p + '.8', 'src/tls/%s.c' % p) for p in targets('ENGINE_TARGETS')])
+
+
 def section(text, name):
     return re.search(r'^\.Sh %s\n(.*?)(?=^\.Sh |\Z)' % name, text, re.M | re.S)[1]
 
@@ -91,18 +97,17 @@ def _():
 
 @test('every program has a page, and the overview tells of it')
 def _():
-    wanted = [p + '.1' for p in targets('BIN_TARGETS')]
-    wanted += [p + '.8' for p in targets('LIBEXEC_TARGETS')]
+    wanted = [p for _, p, _ in programs()] + [p + '.8' for p in targets('LIBEXEC_TARGETS')]
     is_equal(sorted(p for p in PAGES if not p.endswith('.7')), sorted(wanted), 'pages of programs')
     for p in PAGES:
         is_true('.Xr %s %s' % tuple(p.rsplit('.', 1)) in page('tls-chain.7') or p == 'tls-chain.7',
                 'the overview leads to ' + p)
 
 
-def usage_of_page(name):
+def usage_of_page(name, its_page):
     """The synopsis of a page, in the form of a usage line."""
     words, macro = [name], ''
-    for line in section(page(name + '.1'), 'SYNOPSIS').splitlines():
+    for line in section(page(its_page), 'SYNOPSIS').splitlines():
         line = line.removeprefix('.').split()
         optional = line[0] == 'Op'
         words += ['['] * optional
@@ -118,18 +123,18 @@ def usage_of_page(name):
 @test('every usage line is the synopsis of the page')
 def _():
     env = {k: v for k, v in os.environ.items() if k != 'TLS_PLAINRFD'}
-    for name in targets('BIN_TARGETS'):
-        p = subprocess.run([os.path.join(BIN, name)], stdin=subprocess.DEVNULL, env=env,
+    for name, its_page, _ in programs():
+        p = subprocess.run([os.path.join(BIN, name), '-_'], stdin=subprocess.DEVNULL, env=env,
                            stderr=subprocess.PIPE, text=True)
         is_equal(p.returncode, 100, name)
-        is_equal(p.stderr, '%s: usage: %s\n' % (name, usage_of_page(name)))
+        is_equal(p.stderr, '%s: usage: %s\n' % (name, usage_of_page(name, its_page)))
 
 
 @test('every option in the code is described in the page, and no other')
 def _():
-    for name in targets('BIN_TARGETS'):
-        options = re.search(r'subgetopt_r\([^"]*"([^"]*)"', read('src', 'chain', name + '.c'))[1]
-        described = re.findall(r'^\.It Fl (\w)( Ar \w+)?$', page(name + '.1'), re.M)
+    for name, its_page, source in programs():
+        options = re.search(r'subgetopt_r\([^"]*"([^"]*)"', read(source))[1]
+        described = re.findall(r'^\.It Fl (\w)( Ar \w+)?$', page(its_page), re.M)
         is_equal(sorted(o + ':' * bool(a) for o, a in described),
                  sorted(re.findall(r'\w:?', options)), name)
 
@@ -170,6 +175,23 @@ def _():
     shown = re.search(r'^\.It Ev TLS_CIPHERS$.*?^\.Bd -literal\n(.*?)^\.Ed', page(
         'tls-chain-environment.7'), re.M | re.S)[1]
     is_equal(shown.replace('\n', ''), ciphers)
+
+
+@test('the limits and the messages in tls-engined(8) are those of the code')
+def _():
+    text = page('tls-engined.8')
+    code = ''.join(read('src', room, name) for room in ('chain', 'tls')
+                   for name in os.listdir(os.path.join(TOP, 'src', room)) if name.endswith('.c'))
+    is_true('The default is %s.' % re.search(r'\.max = (\d+)', code)[1] in text, '-m')
+    is_true('at most %s workers' % re.search(r'WORKERS = (\d+)', code)[1] in text, 'workers')
+    is_true('%s seconds' % re.search(r'START_SECONDS = (\d+)', code)[1] in text, 'START')
+    messages = re.findall(r'^\.It (.*)$', section(text, 'DIAGNOSTICS'), re.M)
+    is_true(len(messages) > 8, 'messages')
+    for message in messages:
+        head = r'^tls-engined?: \w+: (unable to )?|^unable to start TLS: |: Connection.*'
+        message = re.sub(head, '', message)
+        for part in re.split(r' ?\b(?:VARIABLE|KEYFILE|PATH|REASON|PID|NUMBER)\b:? ?', message):
+            is_true(part in code, '%r is in the code' % part)
 
 
 def wire_example(who):
@@ -302,11 +324,13 @@ SERVERS = [
 
 CLIENTS = [('tls-handshake.1', 4), ('tls-io.1', 1)]
 
+ENGINE, ITS_SERVER = ('tls-engined.8', 0), ('tls-engined.8', 1)
+
 
 @test('every script in the pages is one that is tried here')
 def _():
     shown = [(name, i) for name in PAGES for i in range(len(scripts(name)))]
-    is_equal(sorted(shown), sorted([s[:2] for s in SERVERS] + CLIENTS))
+    is_equal(sorted(shown), sorted([s[:2] for s in SERVERS] + CLIENTS + [ENGINE, ITS_SERVER]))
 
 
 def server_script(name, number, wanted):
@@ -375,6 +399,77 @@ def _():
         getattr(peer, end)()
         c.wait()
         is_equal([name for name in os.listdir(d) if name.startswith('list')], wanted)
+
+
+class Service:
+    """The service of tls-engined(8), in a directory of the test."""
+
+    def __init__(self):
+        need('execlineb', 's6-envdir', 's6-supervise', 's6-svok', 's6-svstat', 's6-svwait',
+             's6-ipcserver-socketbinder')
+        self.dir = temp_dir()
+        install(self.dir + '/run', self.here(scripts(ENGINE[0])[ENGINE[1]]))
+        install(self.dir + '/notification-fd', '3\n')
+        user = str(os.getuid() or 65534)
+        for name, value in {'KEYFILE': self.dir + '/key', 'CERTFILE': self.dir + '/cert',
+                            'TLS_UID': user, 'TLS_GID': str(os.getgid() or 65534)}.items():
+            install(self.dir + '/env/' + name, value)
+        self.renew('server')
+        self.supervisor = Chain(['s6-supervise', self.dir])
+        wait_for(lambda: not subprocess.call(['s6-svok', self.dir]), 's6-supervise')
+        self.command('svwait')
+
+    def here(self, text):
+        text = text.replace('/run/tls-engined/socket', self.dir + '/socket')
+        text = text.replace('-t 5000', '-t %d' % (30000 * SLOW))  # a busy machine
+        return text.replace('/run/service/tls-engined', self.dir)
+
+    def command(self, *words):
+        """Runs the command of the page that begins so."""
+        command = re.search(r'^s6-%s .*$' % ' '.join(words), page('tls-engined.8'), re.M)[0]
+        is_equal(subprocess.call(self.here(command).split()), 0, command)
+
+    def renew(self, name):
+        for suffix, file in ('pem', 'cert'), ('key', 'key'):
+            with open('%s/%s.%s' % (pki(), name, suffix)) as f:
+                install(self.dir + '/' + file, f.read())
+
+    def pid(self):
+        """The engine's, if it is ready."""
+        said = subprocess.check_output(['s6-svstat', '-o', 'ready,pid', self.dir], text=True)
+        return said.split()[1] if said.startswith('true') else None
+
+    def serve(self):
+        """Serves a client through the server's script; the certificate and the version used."""
+        client, server = tcp_pair()
+        c, _ = run_script(self.here(scripts(ITS_SERVER[0])[ITS_SERVER[1]]), server, {})
+        peer = Peer(client).handshake()
+        found = peer.tls.getpeercert(True), peer.tls.version()
+        is_equal(peer.end_politely(), (b'I am smtpfront-qmail', 'close_notify'))
+        is_equal(c.wait(), 0)
+        return found
+
+
+def certificate(name):
+    return openssl('x509', '-in', '%s/%s.pem' % (pki(), name), '-outform', 'DER')
+
+
+@test('tls-engined.8: the service is up, serves the server, takes a new certificate, restarts')
+def _():
+    service = Service()
+    is_equal(service.serve(), (certificate('server'), 'TLSv1.3'))
+    is_equal(os.stat(service.dir + '/socket').st_mode & 0o777, 0o600, 'mode of the socket')
+    service.renew('a')
+    is_equal(service.serve()[0], certificate('server'), 'certificate before SIGHUP')
+    service.command('svc', '-h')
+    wait_for(lambda: service.serve()[0] == certificate('a'), 'the new certificate')
+    old = service.pid()
+    install(service.dir + '/env/TLS_PROTOCOLS', 'tlsv1.2')
+    service.command('svc', '-r')
+    wait_for(lambda: service.pid() not in (None, old), 'the service to be ready again')
+    is_equal(service.serve(), (certificate('a'), 'TLSv1.2'))
+    subprocess.check_call(['s6-svc', '-dx', service.dir])
+    is_equal(service.supervisor.wait(), 0)
 
 
 run()

@@ -413,6 +413,7 @@ def _():
 
 @test('no plaintext after a failed handshake: there are no descriptors for it')
 def _():
+    not_resident('leaves a chain with need of fewer descriptors')
     not_under_valgrind()
     c = fallback(['tls-await', *at_most(7), *SERVE[1:]], lambda client: None)
     is_true(c.stderr().endswith(': Too many open files\n'), c.stderr())
@@ -477,6 +478,7 @@ def _():
 
 @test('EMFILE: tls-handshake')
 def _():
+    not_resident('leaves a chain with need of fewer descriptors')
     def run_with(n):
         client, server = tcp_pair()
         c = Chain(at_most(n) + ['tls-handshake', 'true'], server, env=server_env())

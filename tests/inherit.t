@@ -64,6 +64,7 @@ def is_clean(record, c, closed, said=''):
 
 @test('with any of 0, 1 and 2 closed delayed TLS works, and each stage finds them closed, too')
 def _():
+    not_resident('does not get its stderr from the chain')
     not_under_valgrind('opens what is closed')
     for closed in CLOSED:
         told = temp()
@@ -89,6 +90,7 @@ def _():
 
 @test('with any of 0, 1 and 2 closed immediate TLS works, and each stage finds them closed, too')
 def _():
+    not_resident('does not get its stderr from the chain')
     not_under_valgrind('opens what is closed')
     for closed in CLOSED:
         for options in [], ['-w']:
@@ -121,6 +123,7 @@ def _():
 
 @test('with any of 0, 1 and 2 closed every other death is told to no one else')
 def _():
+    not_resident('says so in words of its own: see engined.t')
     for closed in CLOSED:
         for argv, code, said in (
                 (['tls-ctl-open'], 100, 'usage'),
@@ -152,6 +155,7 @@ def _():
 
 @test('with 2 closed, what is said at the end of a session is not in the data, either')
 def _():
+    not_resident('does not get its stderr from the chain')
     for options, end in (([], Peer.end_politely), (['-w', '-J'], Peer.shutdown),
                          (['-w'], Peer.shutdown)):
         record, c = without((2,), [*HANDSHAKE, 'tls-io', *options, *CAT])

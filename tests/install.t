@@ -60,6 +60,7 @@ def targets(name):
 
 
 PROGRAMS = targets('BIN_TARGETS')
+RESIDENT = targets('ENGINE_TARGETS')
 ENGINES = targets('LIBEXEC_TARGETS')
 
 
@@ -116,6 +117,7 @@ def has_interpreter(path):
 
 def serves(bindir, libexecdir):
     """A chain of installed programs works by absolute path, with the engine of libexecdir."""
+    not_resident('is not what is looked for here')
     client, server = tcp_pair()
     c = Chain([bindir + '/tls-handshake', bindir + '/tls-io', 'cat'], server, env=server_env(),
               path=NO_PATH_OF_OURS)
@@ -138,7 +140,7 @@ def _():
     make(d, 'install')
     installed = modes(prefix)
     is_equal({name: mode for name, mode in installed.items() if not name.startswith('share/')},
-             {**{'bin/' + name: 0o755 for name in PROGRAMS},
+             {**{'bin/' + name: 0o755 for name in PROGRAMS + RESIDENT},
               **{'libexec/tls-chain/' + name: 0o755 for name in ENGINES}}, 'installed')
     serves(prefix + '/bin', prefix + '/libexec/tls-chain')
     make(d, 'uninstall')
@@ -182,7 +184,8 @@ def _():
               '--mandir=%s/m' % prefix, '--docdir=%s/d' % prefix)
     make(d, 'install', preexec_fn=lambda: os.umask(0o077))
     is_equal(sorted(name for name in files(prefix) if name[0] in 'ae'),
-             sorted(['a/b/' + name for name in PROGRAMS] + ['e/' + name for name in ENGINES]),
+             sorted(['a/b/' + name for name in PROGRAMS + RESIDENT]
+                    + ['e/' + name for name in ENGINES]),
              'installed')
     for base, subdirs, names in os.walk(prefix):
         for path in (os.path.join(base, name) for name in subdirs + names):
@@ -240,7 +243,8 @@ def builds(option, dynamic):
     d, prefix = clone(), temp_dir()
     configure(d, '--prefix=' + prefix, *option)
     make(d, 'install')
-    is_equal([name for name in PROGRAMS + ENGINES if has_interpreter(d + '/' + name)], dynamic,
+    is_equal([name for name in PROGRAMS + RESIDENT + ENGINES
+              if has_interpreter(d + '/' + name)], dynamic,
              'programs that are not static')
     serves(prefix + '/bin', prefix + '/libexec/tls-chain')
 
@@ -248,7 +252,7 @@ def builds(option, dynamic):
 @test('by default the chainloaders are static, the engine is not')
 def _():
     need_static('libc.a')
-    builds([], dynamic=ENGINES)
+    builds([], dynamic=RESIDENT + ENGINES)
 
 
 @test('--enable-static: all are static')
@@ -259,7 +263,7 @@ def _():
 
 @test('--disable-static: none is static')
 def _():
-    builds(['--disable-static'], dynamic=PROGRAMS + ENGINES)
+    builds(['--disable-static'], dynamic=PROGRAMS + RESIDENT + ENGINES)
 
 
 # configure

@@ -162,6 +162,7 @@ def _():
 
 @test('delayed TLS, tls-io -w: what stays for the end of the session holds no part of it')
 def _():
+    not_resident('is one more child of this test')
     client, c, tls, names = delayed_chain(b'Y', ['tls-await', 'tls-handshake', 'tls-io', '-w'])
     starttls(client)
     peer = Peer(client).handshake()
@@ -203,6 +204,7 @@ def immediate_chain(argv, **more):
 
 @test('immediate TLS: the descriptors of the chain and of the engine, phase by phase')
 def _():
+    not_resident('is one more child of this test')
     pause = fifo()
     client, c, names = immediate_chain(['tls-handshake', *PAUSE, pause, 'tls-io', 'cat'])
 
@@ -319,6 +321,7 @@ SESSION_FDS = ['TLS_SESSIONFD', 'TLS_NETRFD', 'TLS_NETWFD']
 
 @test('delayed TLS: the variables of application, TLS side and engine, phase by phase')
 def _():
+    not_resident('leaves a chain without settings: see engined.t')
     base = base_env()
     for command in b'y', b'Y':
         for options in [], ['-Z']:
@@ -354,6 +357,7 @@ def _():
 
 @test('immediate TLS: the variables of the chain, the program and the engine, phase by phase')
 def _():
+    not_resident('leaves a chain without settings: see engined.t')
     not_under_valgrind(OWN)
     base = base_env()
     outer_facts = {n: 'outer' for n in FACTS}

@@ -272,9 +272,12 @@ def _():
 
 
 def cpu_time(pid):
-    """In clock ticks."""
-    with open('/proc/%d/stat' % pid) as f:
-        return sum(map(int, f.read().rpartition(')')[2].split()[11:13]))
+    """In clock ticks; none for a process that is gone, as it may be after a reset."""
+    try:
+        with open('/proc/%d/stat' % pid) as f:
+            return sum(map(int, f.read().rpartition(')')[2].split()[11:13]))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 # closing.t

@@ -96,6 +96,7 @@ def _():
 
 @as_root('without TLS_UID and TLS_GID the engine keeps user and groups, and is confined as well')
 def _():
+    not_resident('does not get its user and groups from the chain')
     def preexec():
         os.setgroups([1, 2])
         may_dump()
@@ -157,6 +158,7 @@ def readable_env(**more):
 
 @as_root('an engine started by a user cannot be dumped or traced by that user')
 def _():
+    not_resident('does not get its user and groups from the chain')
     c, pid, client = start(readable_env(), may_dump, as_user())
     is_equal(status_of(pid)['Uid'].split(), [str(UID)] * 4)
     is_confined(pid)
@@ -182,6 +184,7 @@ def undropped(env, command=()):
 
 @as_root('a user cannot name another one, and is not served as what it is')
 def _():
+    not_resident('does not get its user and groups from the chain')
     for uid, gid in (UID + 1, GID), (UID, GID + 1), (0, 0):
         why = undropped(readable_env(TLS_UID=str(uid), TLS_GID=str(gid)), as_user())
         is_true(why.endswith('Operation not permitted'), why)
@@ -189,6 +192,7 @@ def _():
 
 @as_root('root that may not change user or groups does not serve as root')
 def _():
+    not_resident('does not get its user and groups from the chain')
     need('setpriv')
     for lacking in 'setuid', 'setgid':
         why = undropped(server_env(**DROP), ['setpriv', '--inh-caps=-all',

@@ -290,6 +290,7 @@ def _():
 
 @test('-Y or -y with nothing to verify a certificate with: 96')
 def _():
+    not_resident('says so in words of its own: see engined.t')
     for option in '-Y', '-y':
         client, _, c = handshake([option], ['echo', 'ran'])
         is_equal(read_all(client), b'')
@@ -337,6 +338,7 @@ def _():
 
 @test('so does a handshake that cannot even begin: 111')
 def _():
+    not_resident('leaves a chain with need of fewer descriptors')
     not_under_valgrind('needs descriptors of its own')
     client, server = tcp_pair()
     c = Chain(['sh', '-c', 'ulimit -n 4; exec tls-handshake echo ran'], server, env=server_env(),

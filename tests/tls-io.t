@@ -248,6 +248,7 @@ def _():
 
 @test('-w: 98 if the engine dies')
 def _():
+    not_resident('tells of it in its log, which is here that of the chain: see engined.t')
     peer, c = session(['-w'])
     peer.send(b'hello')
     is_equal(peer.recv(5), b'hello')
@@ -320,6 +321,7 @@ def delayed_session(io, code=ECHO):
 
 @test('after tls-ctl-open: without a program tls-io exits 0 as soon as the session is joined')
 def _():
+    not_resident('is one more child of this test')
     peer, c = delayed_session(['tls-io'])
     peer.send(b'hello')
     is_equal(peer.recv(5), b'hello')

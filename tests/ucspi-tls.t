@@ -326,6 +326,7 @@ def echo_through(argv, path):
 
 @test('the engine is not looked for in PATH, which may lack it')
 def _():
+    not_resident('is named by its socket')
     cat = shutil.which('cat')
     echo_through([BIN + '/tls-handshake', BIN + '/tls-io', cat], '/nonexistent')
     echo_through([BIN + '/tls-ctl-open', *block([BIN + '/' + p for p in CHAIN]),

@@ -57,6 +57,9 @@ extern unsigned int chain_number(char const *s, char const *usage);
 extern int chain_pipe(int fd[2]);
 extern int chain_socketpair(int fd[2]);
 
+/* The same for a descriptor, which may be -1: returns one above 2, or -1, with fd closed. */
+extern int chain_lift(int fd);
+
 /*
   Starts argv, which inherits the n descriptors in keep as well, with the environment less drop,
   changed by modif, as for chain_exec. input, if not negative, becomes its descriptor 0. An orphan

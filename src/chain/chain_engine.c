@@ -35,10 +35,10 @@ static int engine_spawn(char const **step)
 /* A connection that finds the backlog full is not queued, so it is tried again. */
 static int engine_connect(char const *path, tain const *deadline, char const **step)
 {
-  int fd = ipc_stream_nbcoe();
+  int fd = chain_lift(ipc_stream_nbcoe());
   *step = "unable to connect to TLS_ENGINE: ";
   if (fd < 0) return -1;
-  while (ipc_connect(fd, path) < 0)
+  while (!ipc_connect(fd, path))
   {
     tain again;
     tain_from_millisecs(&again, RETRY_MS);

@@ -31,23 +31,27 @@ unsigned int chain_number(char const *s, char const *usage)
   return n;
 }
 
+int chain_lift(int fd)
+{
+  if (fd < 0 || fd > 2) return fd;
+  int high = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  int e = errno;
+  close(fd);
+  errno = e;
+  return high;
+}
+
 /* Lifts both above 2; on failure closes what is open of them. */
 static int lift(int fd[2])
 {
   for (int i = 0; i < 2; i++)
   {
-    if (fd[i] > 2) continue;
-    int high = fcntl(fd[i], F_DUPFD_CLOEXEC, 3);
-    if (high < 0)
-    {
-      int e = errno;
-      close(fd[0]);
-      close(fd[1]);
-      errno = e;
-      return 0;
-    }
-    close(fd[i]);
-    fd[i] = high;
+    fd[i] = chain_lift(fd[i]);
+    if (fd[i] >= 0) continue;
+    int e = errno;
+    close(fd[!i]);
+    errno = e;
+    return 0;
   }
   return 1;
 }

@@ -117,6 +117,7 @@ static int engine_open(struct options const *o, tain const *deadline)
     if (n > sizeof name - 1) n = sizeof name - 1;
     memcpy(name, own, n);
     name[n] = 0;
+    chain_shutdown(o->fds[0], o->fds[1]);
     strerr_dief(EXIT_USAGE, name, " is set, but the engine at TLS_ENGINE has settings of its own");
   }
   int fd = chain_engine_open(deadline, &step);

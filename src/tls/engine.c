@@ -11,8 +11,11 @@
 
 #include "engine.h"
 
-/* A failure needs its alert to arrive, no more; a good session, all of it. */
-enum { LINGER_SECONDS = 30, FAILURE_SECONDS = 5 };
+/*
+  START comes at once, or it is no chain that has connected. A failure needs its alert to arrive,
+  no more; a good session, all of it.
+*/
+enum { START_SECONDS = 10, LINGER_SECONDS = 30, FAILURE_SECONDS = 5 };
 
 void engine_refusev(struct engine *e, int code, char const *const *parts)
 {
@@ -34,9 +37,9 @@ void engine_abandon(struct engine *e)
 }
 
 /* Receives a message of this type, or ends: quietly if the chain is gone. */
-static void receive(struct engine *e, enum session_type type, unixmessage *m)
+static void receive(struct engine *e, enum session_type type, unixmessage *m, tain const *deadline)
 {
-  int r = session_receive(&e->session, m, &tain_infinite);
+  int r = session_receive(&e->session, m, deadline);
   if (r == (int)type) return;
   if (!r) engine_abandon(e);
   int saved = errno;
@@ -81,10 +84,12 @@ int engine_serve(struct engine *e, int fd, struct settings const *settings)
   struct session_join join;
   struct session_end end = { 0 };
   char const *reason;
+  tain limit;
   tain_now_set_stopwatch_g();
   if (!session_init(&e->session, fd, 1)) strerr_diefusys(EXIT_SYSTEM, "use session socket");
 
-  receive(e, SESSION_START, &m);
+  tain_addsec_g(&limit, START_SECONDS);
+  receive(e, SESSION_START, &m, &limit);
   if (!session_start_unpack(&e->start, m.s, m.len))
     strerr_dief(EXIT_USAGE, "invalid START on the session socket");
   network_init(&e->net, m.fds[0], m.fds[1], e->start.role == SESSION_SERVER);
@@ -100,7 +105,7 @@ int engine_serve(struct engine *e, int fd, struct settings const *settings)
   if (reason) engine_refuse(e, EXIT_HANDSHAKE, reason, handshake_hint(reason));
   if (!session_send(&e->session, msg, session_facts_pack(msg, &facts), 0, 0)) engine_abandon(e);
 
-  receive(e, SESSION_JOIN, &m);
+  receive(e, SESSION_JOIN, &m, &tain_infinite);
   if (!session_join_unpack(&join, m.s, m.len))
     strerr_dief(EXIT_USAGE, "invalid JOIN on the session socket");
   msg[0] = SESSION_JOINED;

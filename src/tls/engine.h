@@ -8,6 +8,7 @@
 #include <sys/types.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <skalibs/gccattributes.h>
 #include <skalibs/tai.h>
@@ -57,6 +58,23 @@ static inline void buf_skip(struct buf *b, size_t n)
 {
   b->head += n;
   if (b->head == b->tail) buf_clear(b);
+}
+
+/* Move at most len bytes out of it and into it; return how many. */
+static inline size_t buf_get(struct buf *b, void *s, size_t len)
+{
+  if (len > buf_len(b)) len = buf_len(b);
+  memcpy(s, b->s + b->head, len);
+  buf_skip(b, len);
+  return len;
+}
+
+static inline size_t buf_put(struct buf *b, void const *s, size_t len)
+{
+  if (len > buf_room(b)) len = buf_room(b);
+  memcpy(b->s + b->tail, s, len);
+  b->tail += len;
+  return len;
 }
 
 /* The network, as raw TLS records in two buffers. libtls sees it through two callbacks only. */
@@ -214,6 +232,9 @@ extern struct engine *engine_new(void);
   is not allowed is skipped: no failure matters.
 */
 extern void rehearse(struct tls *server);
+
+/* The same for a client, whose files libtls looks at as it connects. Dies as settings_load does. */
+extern void rehearse_client(struct engine *, struct tls_config *);
 
 /* Closes fd and all descriptors above it. */
 extern void engine_closefrom(int fd);

@@ -1,6 +1,7 @@
 /* ISC licence: see COPYING. */
 
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -19,8 +20,12 @@
 #include <skalibs/sig.h>
 #include <skalibs/socket.h>
 #include <skalibs/strerr.h>
+#include <skalibs/types.h>
 
 #include "engined.h"
+#include "settings.h"
+
+enum { SHORTAGE_MS = 100 };
 
 struct work
 {
@@ -37,13 +42,14 @@ struct work
 static void load(struct work *w)
 {
   struct engine *e = engine_new();
-  int more = w->o->role == SESSION_CLIENT ? !!getenv("CERTFILE")
+  int more = w->o->role == SESSION_CLIENT ? getenv("CERTFILE") || getenv("KEYFILE")
     : getenv("CAFILE") || getenv("CADIR");
   e->start.role = w->o->role;
   for (int i = 0; i <= (more ? SESSION_PEERCERT_REQUIRED : SESSION_PEERCERT_NONE); i++)
   {
     e->start.peercert = i;
     settings_load(e, &w->settings);
+    if (w->settings.client[i]) rehearse_client(e, w->settings.client[i]);
   }
   if (w->settings.server[0]) rehearse(w->settings.server[0]);
 }
@@ -81,9 +87,19 @@ static int may_connect(struct work const *w, int fd)
   return w->o->uid < 0 || (getpeereid(fd, &uid, &gid) == 0 && uid == (uid_t)w->o->uid);
 }
 
+/* Who waits is still there, and would be found at once again. */
+static void wait_a_little(void)
+{
+  tain t;
+  tain_from_millisecs(&t, SHORTAGE_MS);
+  tain_add_g(&t, &t);
+  deepsleepuntil_g(&t);
+}
+
 static void accept_one(struct work *w)
 {
   int fd = ipc_accept_coe(0, 0, 0, &(int){ 0 });
+  if (fd < 0 && is_shortage(errno)) wait_a_little();
   if (fd < 0) return;
   if (!may_connect(w, fd)) return turn_away(fd, "the resident engine does not serve this user");
   if (w->n == w->o->max) return turn_away(fd, "the resident engine serves all the sessions it may");
@@ -94,21 +110,32 @@ static void accept_one(struct work *w)
   fd_close(fd);
 }
 
+static void warn_of_crash(pid_t pid, int sig)
+{
+  char p[PID_FMT], n[UINT_FMT];
+  p[pid_fmt(p, pid)] = 0;
+  n[uint_fmt(n, sig)] = 0;
+  strerr_warnw("session in process ", p, " died of signal ", n);
+}
+
 static void reap(struct work *w)
 {
   int wstat;
   while (selfpipe_read() > 0);
   for (pid_t pid; (pid = wait_nohang(&wstat)) > 0; )
+  {
     for (unsigned int i = 0; i < w->n; i++)
       if (w->session[i] == pid) w->session[i--] = w->session[--w->n];
+    if (WIFSIGNALED(wstat)) warn_of_crash(pid, WTERMSIG(wstat));
+  }
 }
 
 /* An order to end. The first one closes the door. */
 static void obey(struct work *w, tain *deadline)
 {
   char c;
+  if (w->accepting) fd_close(0);
   w->accepting = 0;
-  fd_close(0);
   if (fd_read(w->lifeline, &c, 1) != 1)
   {
     fd_close(w->lifeline);

@@ -4,7 +4,6 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <errno.h>
-#include <string.h>
 #include <unistd.h>
 
 #include <skalibs/allreadwrite.h>
@@ -104,10 +103,7 @@ ssize_t network_read(struct tls *tls, void *s, size_t len, void *arg)
   (void)tls;
   if (!buf_len(&n->in)) network_fill(n);
   if (n->injected || !buf_len(&n->in)) return TLS_WANT_POLLIN;
-  if (len > buf_len(&n->in)) len = buf_len(&n->in);
-  memcpy(s, n->in.s + n->in.head, len);
-  buf_skip(&n->in, len);
-  return len;
+  return buf_get(&n->in, s, len);
 }
 
 ssize_t network_write(struct tls *tls, void const *s, size_t len, void *arg)
@@ -116,10 +112,7 @@ ssize_t network_write(struct tls *tls, void const *s, size_t len, void *arg)
   (void)tls;
   if (!buf_room(&n->out)) network_flush(n);
   if (!buf_room(&n->out)) return TLS_WANT_POLLOUT;
-  if (len > buf_room(&n->out)) len = buf_room(&n->out);
-  memcpy(n->out.s + n->out.tail, s, len);
-  n->out.tail += len;
-  return len;
+  return buf_put(&n->out, s, len);
 }
 
 void network_end(struct network *n)

@@ -1,9 +1,8 @@
 /* ISC licence: see COPYING. */
 
 #include <stdlib.h>
-#include <string.h>
 
-#include "engine.h"
+#include "settings.h"
 
 struct side
 {
@@ -15,22 +14,14 @@ static ssize_t side_read(struct tls *tls, void *s, size_t len, void *arg)
 {
   struct buf *b = ((struct side *)arg)->in;
   (void)tls;
-  if (!buf_len(b)) return TLS_WANT_POLLIN;
-  if (len > buf_len(b)) len = buf_len(b);
-  memcpy(s, b->s + b->head, len);
-  buf_skip(b, len);
-  return len;
+  return buf_len(b) ? (ssize_t)buf_get(b, s, len) : TLS_WANT_POLLIN;
 }
 
 static ssize_t side_write(struct tls *tls, void const *s, size_t len, void *arg)
 {
   struct buf *b = ((struct side *)arg)->out;
   (void)tls;
-  if (!buf_room(b)) return TLS_WANT_POLLOUT;
-  if (len > buf_room(b)) len = buf_room(b);
-  memcpy(b->s + b->tail, s, len);
-  b->tail += len;
-  return len;
+  return buf_room(b) ? (ssize_t)buf_put(b, s, len) : TLS_WANT_POLLOUT;
 }
 
 /* A client that takes anybody for its server, or null. */
@@ -38,16 +29,16 @@ static struct tls *client_new(uint32_t protocols)
 {
   struct tls *client = tls_client();
   struct tls_config *c = tls_config_new();
-  if (client && c)
+  if (c)
   {
     tls_config_insecure_noverifycert(c);
     tls_config_insecure_noverifyname(c);
     tls_config_set_protocols(c, protocols);
-    if (tls_configure(client, c) < 0)
-    {
-      tls_free(client);
-      client = 0;
-    }
+  }
+  if (!client || !c || tls_configure(client, c) < 0)
+  {
+    tls_free(client);
+    client = 0;
   }
   tls_config_free(c);
   return client;
@@ -81,4 +72,16 @@ void rehearse(struct tls *server)
     tls_free(client);
   }
   free(b);
+}
+
+void rehearse_client(struct engine *e, struct tls_config *c)
+{
+  static struct buf none; /* neither bytes nor room */
+  struct side side = { .in = &none, .out = &none };
+  struct tls *client;
+  char const *reason = config_use(c, &client, 0);
+  if (!reason && tls_connect_cbs(client, &side_read, &side_write, &side, "localhost") < 0)
+    reason = tls_error(client);
+  if (reason) settings_blame(e, reason);
+  tls_free(client);
 }

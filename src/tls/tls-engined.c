@@ -12,6 +12,7 @@
 */
 
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -45,6 +46,7 @@ struct keeper
   struct worker worker[WORKERS];
   struct worker *current;
   int notif;
+  int again; /* SIGHUP has come, and no worker has been started for it yet */
   int ending;
 };
 
@@ -76,7 +78,7 @@ static void worker_start(struct keeper *k)
 /* A worker says that it is ready; the one before it stops to accept, its sessions go on. */
 static void worker_ready(struct keeper *k, struct worker *w)
 {
-  if (fd_read(w->fd, &(char){ 0 }, 1) != 1 || w->ready) return;
+  if (fd_read(w->fd, &(char){ 0 }, 1) != 1) return;
   w->ready = 1;
   if (k->current) fd_send(k->current->fd, "d", 1, MSG_NOSIGNAL);
   k->current = w;
@@ -93,13 +95,15 @@ static void worker_gone(struct keeper *k, struct worker *w, int wstat)
   w->pid = 0;
   if (k->ending) return;
   if (failed && k->current) strerr_warnw("new settings not loaded: going on with the old ones");
-  else if (failed) _exit(wait_estatus(wstat)); /* it has said why */
-  else if (w == k->current) strerr_dief(EXIT_SYSTEM, "the worker died");
+  else if (failed && WIFEXITED(wstat)) _exit(wait_estatus(wstat)); /* it has said why */
+  else if (failed || w == k->current) strerr_dief(EXIT_SYSTEM, "the worker died");
 }
 
 static void end(struct keeper *k)
 {
+  if (k->ending) return;
   k->ending = 1;
+  fd_close(0); /* the workers do the same: who connects now is refused at once */
   for (struct worker *w = k->worker; w < k->worker + WORKERS; w++)
     if (w->pid) fd_send(w->fd, "t", 1, MSG_NOSIGNAL);
 }
@@ -108,7 +112,7 @@ static void handle_signals(struct keeper *k)
 {
   for (int sig; (sig = selfpipe_read()) > 0; )
   {
-    if (sig == SIGHUP && !k->ending) worker_start(k);
+    if (sig == SIGHUP) k->again = 1;
     if (sig == SIGTERM) end(k);
     if (sig != SIGCHLD) continue;
     int wstat;
@@ -125,9 +129,16 @@ static int workers(struct keeper const *k)
   return n;
 }
 
+/* The worker that is not ready yet: one at a time, so that none can overtake a later one. */
+static struct worker *loading(struct keeper *k)
+{
+  for (struct worker *w = k->worker; w < k->worker + WORKERS; w++)
+    if (w->pid && !w->ready) return w;
+  return 0;
+}
+
 static int keep(struct keeper *k)
 {
-  iopause_fd x[1 + WORKERS];
   sigset_t set;
   int sigs = selfpipe_init();
   if (sigs < 0) strerr_diefusys(EXIT_SYSTEM, "create a self-pipe");
@@ -139,14 +150,18 @@ static int keep(struct keeper *k)
   worker_start(k);
   while (workers(k))
   {
-    x[0] = (iopause_fd){ .fd = sigs, .events = IOPAUSE_READ };
-    for (int i = 0; i < WORKERS; i++)
-      x[1 + i] = (iopause_fd){ .fd = k->worker[i].pid && !k->worker[i].ready ? k->worker[i].fd : -1,
-        .events = IOPAUSE_READ };
-    if (iopause_g(x, 1 + WORKERS, &tain_infinite) < 0) strerr_diefusys(EXIT_SYSTEM, "poll");
-    for (int i = 0; i < WORKERS; i++)
-      if (x[1 + i].fd >= 0 && x[1 + i].revents) worker_ready(k, k->worker + i);
+    struct worker *w = loading(k);
+    iopause_fd x[2] =
+    {
+      { .fd = sigs, .events = IOPAUSE_READ },
+      { .fd = w ? w->fd : -1, .events = IOPAUSE_READ },
+    };
+    if (iopause_g(x, 2, &tain_infinite) < 0) strerr_diefusys(EXIT_SYSTEM, "poll");
+    if (x[1].revents) worker_ready(k, w);
     if (x[0].revents) handle_signals(k);
+    if (!k->again || k->ending || loading(k)) continue;
+    k->again = 0;
+    worker_start(k);
   }
   return 0;
 }
@@ -156,6 +171,23 @@ static unsigned int number(char const *s)
   unsigned int n;
   if (!uint0_scan(s, &n) || n > INT_MAX) strerr_dieusage(EXIT_USAGE, USAGE);
   return n;
+}
+
+/* Keeps a listening socket on 0, what there is on 2, and *notif, and nothing else. */
+static void inherit(int *notif)
+{
+  int listens;
+  socklen_t len = sizeof listens;
+  if (getsockopt(0, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 || !listens)
+    strerr_dief(EXIT_USAGE, "descriptor 0 is not a listening socket");
+  fd_close(1);
+  if (ndelay_on(0) < 0 || !fd_ensure_open(1, 1) || !fd_ensure_open(2, 1))
+    strerr_diefusys(EXIT_SYSTEM, "prepare descriptors");
+  if (*notif >= 0 && *notif < 3) strerr_dieusage(EXIT_USAGE, USAGE);
+  if (*notif >= 0 && (fd_move(3, *notif) < 0 || coe(3) < 0))
+    strerr_diefusys(EXIT_USAGE, "use the descriptor of -d");
+  if (*notif >= 0) *notif = 3;
+  engine_closefrom(*notif >= 0 ? 4 : 3);
 }
 
 int main(int argc, char const *const *argv)
@@ -174,8 +206,8 @@ int main(int argc, char const *const *argv)
       default: strerr_dieusage(EXIT_USAGE, USAGE);
     }
   if (l.ind < argc || !k.o.max) strerr_dieusage(EXIT_USAGE, USAGE);
-  if (ndelay_on(0) < 0) strerr_diefusys(EXIT_USAGE, "use the socket on descriptor 0");
-  if (k.notif >= 0 && coe(k.notif) < 0) strerr_diefusys(EXIT_USAGE, "use the descriptor of -d");
+  inherit(&k.notif);
+  if (!sig_ignore(SIGPIPE)) strerr_diefusys(EXIT_SYSTEM, "ignore SIGPIPE");
   tain_now_set_stopwatch_g();
   return keep(&k);
 }

@@ -167,9 +167,10 @@ def resident(argv, env, err):
     settings = {k: env[k] for k in env
                 if k in ('KEYFILE', 'CERTFILE', 'OCSPFILE', 'CAFILE', 'CADIR', 'CRLFILE')
                 or k.startswith(('KEYFILE:', 'CERTFILE:', 'OCSPFILE:', 'TLS_'))}
-    script = ' '.join(argv)
+    script = ' '.join(' '.join(argv).split())
     client = 'tls-handshake -c' in script
-    if 'tls-handshake' not in script or not (client or 'CERTFILE' in settings):
+    if 'tls-handshake' not in script or not (client or 'CERTFILE' in settings) \
+            or 'TLS_ENGINE' in env:
         return None
     path = temp_dir() + '/engine'
     r, w = os.pipe()
@@ -188,6 +189,12 @@ def resident(argv, env, err):
         del env[k]
     env['TLS_ENGINE'] = path
     return p
+
+
+def not_resident(why):
+    """Skips a test that cannot be had with a resident engine."""
+    if os.environ.get('TEST_RESIDENT'):
+        raise Skip('a resident engine ' + why)
 
 
 class Chain:
@@ -237,6 +244,11 @@ class Chain:
 
     def poll(self):
         return self._p.poll()
+
+    def dismiss_engine(self):
+        """Orders a resident engine, if it has one, to end with the session."""
+        if self._engined:
+            self._engined.terminate()
 
     def kill(self):
         if self._engined:
@@ -398,14 +410,18 @@ class Peer:
 
 def engines():
     """The pids of the processes below this test that serve a session."""
-    if os.environ.get('TEST_RESIDENT'):
+    if os.environ.get('TEST_RESIDENT'):  # where a session has another name than the rest
         return [p for p in find_processes('tls-engined') if comm_of(p) == 'tls-engine']
     return find_processes('tls-engine')
 
 
 def comm_of(pid):
-    with open('/proc/%d/comm' % pid) as f:
-        return f.read().strip()
+    """The name of a process; empty if it is gone."""
+    try:
+        with open('/proc/%d/comm' % pid) as f:
+            return f.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ''
 
 
 def find_processes(name):

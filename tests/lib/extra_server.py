@@ -4,7 +4,7 @@
 import os
 import socket
 
-from chain import BIN, Chain, is_equal, need, temp_dir, wait_for, _open_files
+from chain import BIN, Chain, fds_of, is_equal, need, temp_dir, wait_for, _open_files
 from tap import SLOW, children
 
 
@@ -27,6 +27,7 @@ class Server:
                            preexec=lambda: os.chdir(d))
         self.codes = []  # of the orphans that have ended
         self.port = int(wait_for(lambda: [s for s in self.log() if s.isdigit()], 'a port')[0])
+        wait_for(lambda: 1 not in fds_of(self.chain.pid), 'tcpserver to close its output')
 
     def log(self):
         """The lines that the server and its sessions have written so far."""

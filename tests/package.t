@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+# ISC licence: see COPYING.
+# What is handed out: the tarball of make dist, the Debian package, the recipe for Alpine.
+
+import contextlib
+import ctypes
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
+from tap import *
+from chain import *
+
+CLONE_NEWNS = 0x20000
+NOBODY = 65534
+GIT = {'GIT_CONFIG_NOSYSTEM': '1', 'GIT_CONFIG_GLOBAL': '/dev/null',
+       **{'GIT_%s_%s' % (who, what): value for who in ('AUTHOR', 'COMMITTER') for what, value in
+          (('NAME', 'tests'), ('EMAIL', 'tests@example.org'), ('DATE', '1700000000 +0300'))}}
+MTIME = 1700000000
+
+
+def sh(d, *argv, env=(), fails=False, **kw):
+    """Runs a command in d, with a clean environment; what it writes."""
+    p = subprocess.run(argv, cwd=d, env={'PATH': os.environ['PATH'] + ':/usr/sbin:/sbin',
+                                         'LC_ALL': 'C', 'HOME': '/nonexistent', **dict(env)},
+                       text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, **kw)
+    is_equal(p.returncode != 0, fails, 'failure of %r, which says:\n%s' % (argv, p.stdout[-5000:]))
+    return p.stdout
+
+
+def info(name):
+    """A value of package/info."""
+    return sh(TOP, 'sh', '-c', '. ./package/info; echo "$%s"' % name).rstrip('\n')
+
+
+NAME = 'tls-chain-' + info('version')
+
+
+def all_targets():
+    """The programs that make builds, by package/targets.mak."""
+    with open(TOP + '/package/targets.mak') as f:
+        return {name for line in re.findall(r'^(?:BIN|ENGINE|LIBEXEC)_TARGETS *:=(.*)$', f.read(),
+                                            re.M) for name in line.split()}
+
+
+def installed(name):
+    """Where a program of the packages is."""
+    return ('/usr/libexec/tls-chain/' if name == 'tls-engine' else '/usr/bin/') + name
+
+
+def builds_programs():
+    if os.environ.get('TEST_VALGRIND') or os.environ.get('TEST_SANITIZE'):
+        raise Skip('builds programs of its own')
+
+
+# The tarball
+
+def repository():
+    """A new repository with all of this tree that is not ignored, in one commit; its path."""
+    need('git', 'gzip')
+    d = temp_dir() + '/repository'
+    sh(TOP, 'git', 'init', '-q', d, env=GIT)
+    git = ['git', '--git-dir=%s/.git' % d, '--work-tree=' + TOP]
+    sh(TOP, *git, 'add', '-A', env=GIT)
+    sh(TOP, *git, 'commit', '-q', '-m', 'all', env=GIT)
+    return d
+
+
+def clone(repo, **kw):
+    d = temp_dir() + '/clone'
+    sh('/', 'git', 'clone', '-q', repo, d, env=GIT, **kw)
+    return d
+
+
+def dist(d, env=(), **kw):
+    """Runs make dist there; the bytes of the tarball."""
+    sh(d, 'make', '-s', 'dist', env={**GIT, **dict(env)}, **kw)
+    with open('%s/%s.tar.gz' % (d, NAME), 'rb') as f:
+        return f.read()
+
+
+def tarball(repo):
+    """Unpacks the tarball of a clone; its directory and its members."""
+    d = clone(repo)
+    dist(d)
+    with tarfile.open('%s/%s.tar.gz' % (d, NAME)) as tar:
+        members = tar.getmembers()
+    to = temp_dir()
+    sh(to, 'tar', '-xf', '%s/%s.tar.gz' % (d, NAME))
+    return to + '/' + NAME, members
+
+
+@test('make dist: the same bytes twice, also of another clone, user, time, umask, time zone')
+def _():
+    repo = repository()
+    d = clone(repo)
+    first = dist(d)
+    is_true(len(first) > 10000, 'a tarball')
+    is_equal(first[3:8], bytes(5), 'flags and time in the header of gzip')
+    is_true(dist(d) == first, 'the same bytes the second time')
+    other = clone(repo, preexec_fn=lambda: os.umask(0o077))
+    user = {}
+    if os.getuid() == 0:
+        sh(other, 'chown', '-R', str(NOBODY), '.')
+        os.chmod(os.path.dirname(other), 0o777)
+        user = {'user': NOBODY, 'group': NOBODY, 'extra_groups': []}
+    for base, subdirs, names in os.walk(other):
+        for path in (os.path.join(base, name) for name in subdirs + names):
+            os.utime(path, (1, 1), follow_symlinks=False)
+    again = dist(other, env={'TZ': 'Asia/Tokyo', 'GZIP': '-1'}, umask=0o077, **user)
+    is_true(again == first, 'the same bytes of the other clone')
+
+
+@test('the tarball: what git tracks and nothing else, names in order, one time, owner root')
+def _():
+    repo = repository()
+    tracked = sh(repo, 'git', 'ls-files', env=GIT).splitlines()
+    members = tarball(repo)[1]
+    names = [m.name for m in members]
+    is_equal({m.name for m in members if not m.isdir()}, {NAME + '/' + t for t in tracked}, 'files')
+    is_equal([n for n in names if re.search(r'\.(o|a|deb|pyc|gz)$|/config\.mak$', n)], [], 'built')
+    is_equal([n for n in names if n.split('/', 1)[-1] in all_targets()], [], 'built')
+    plain = [m.name + '/' * m.isdir() for m in members]
+    is_equal(plain, sorted(plain), 'order')
+    is_equal({(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members},
+             {(MTIME, 0, 0, 'root', 'root')}, 'time and owner')
+    is_equal({oct(m.mode) for m in members if m.isfile()}, {'0o644', '0o755'}, 'modes')
+
+
+@test('make dist says that it needs a clone, and that all is to be committed')
+def _():
+    repo = repository()
+    d = tarball(repo)[0]
+    said = sh(d, 'make', 'dist', fails=True)
+    is_true('tools/dist: fatal: this is no clone' in said, said)
+    d = clone(repo)
+    open(d + '/src/new.c', 'w').close()
+    said = sh(d, 'make', 'dist', env=GIT, fails=True)
+    is_true('tools/dist: fatal: not all is committed' in said, said)
+    is_equal(glob.glob(d + '/*.tar*'), [], 'tarballs')
+
+
+# The package
+
+@contextlib.contextmanager
+def private_system():
+    """For as long as this lasts, /etc, /usr and /var are a copy that only this process and its
+    children see, and that is gone afterwards. What is changed in it is below the directory that
+    this gives: etc, usr, var."""
+    if os.getuid():
+        raise Skip('not root')
+    libc = ctypes.CDLL(None, use_errno=True)
+    outside = os.open('/proc/self/ns/mnt', os.O_RDONLY)
+    here = os.getcwd()
+    top = temp_dir()
+    if libc.unshare(CLONE_NEWNS):
+        os.close(outside)
+        raise Skip('no mount namespace: ' + os.strerror(ctypes.get_errno()))
+
+    def mount(*argv):
+        p = subprocess.run(['mount', *argv], stderr=subprocess.PIPE, text=True)
+        if p.returncode:
+            raise Skip(p.stderr.strip())
+    try:
+        mount('--make-rprivate', '/')
+        mount('-t', 'tmpfs', 'tls-chain-test', top)
+        for d in 'etc', 'usr', 'var':
+            upper, work = '%s/%s' % (top, d), '%s/%s.work' % (top, d)
+            os.mkdir(upper)
+            os.mkdir(work)
+            mount('-t', 'overlay', '-o', 'lowerdir=/%s,upperdir=%s,workdir=%s' % (d, upper, work),
+                  'tls-chain-test', '/' + d)
+        yield top
+    finally:
+        is_equal(libc.setns(outside, CLONE_NEWNS), 0, 'setns')
+        os.close(outside)
+        os.chdir(here)
+
+
+_built = None
+
+
+def build():
+    """Builds the package, in a directory that stays until the last test; that directory."""
+    global _built
+    builds_programs()
+    need('dpkg-buildpackage', 'dh', 'dpkg-checkbuilddeps')
+    if not _built:
+        d = tarball(repository())[0]
+        p = subprocess.run(['dpkg-checkbuilddeps'], cwd=d, stderr=subprocess.PIPE, text=True)
+        if p.returncode:
+            raise Skip(p.stderr.strip())
+        log = sh(d, 'dpkg-buildpackage', '-us', '-uc', '-b')
+        is_true(re.search(r'^All tests successful', log, re.M), 'tests of the build:\n' + log)
+        # dpkg's own tell what else it would like to be installed
+        is_equal(re.findall(r'^(?!dpkg-).*warning.*$', log, re.M), [], 'warnings')
+        keep = tempfile.TemporaryDirectory(prefix='tls-chain-test.')
+        os.chmod(keep.name, 0o755)
+        for path in glob.glob(os.path.dirname(d) + '/*.*'):
+            shutil.move(path, keep.name)
+        _built = keep
+    return _built.name
+
+
+def deb():
+    return glob.glob(build() + '/tls-chain_*.deb')[0]
+
+
+@test('dpkg-buildpackage builds the package, with tests, and without a warning', limit=300)
+def _():
+    is_equal(sh('/', 'dpkg', '-f', deb(), 'Version'), info('version') + '\n', 'version')
+
+
+@test('lintian finds no error', limit=120)
+def _():
+    need('lintian')
+    said = sh('/', 'lintian', '--allow-root', '--fail-on', 'none',
+              *glob.glob(build() + '/*.changes'))
+    is_equal(re.findall(r'^E:.*$', said, re.M), [], 'errors')
+
+
+def new_files(d):
+    """The files below d, one of private_system's directories: not those that tell of a removal."""
+    return [path for base, subdirs, names in os.walk(d)
+            for path in (os.path.join(base, name) for name in subdirs + names)
+            if os.path.islink(path) or os.path.isfile(path)
+            or os.path.isdir(path) and 'tls-chain' in path[len(d):]]
+
+
+@test('the package: installed, used, its pages found; removed and purged, nothing is left',
+      limit=300)
+def _():
+    path = deb()
+    need('dpkg', 'man', 'mount')
+    if subprocess.run(['dpkg', '-s', 'tls-chain'], stdout=subprocess.DEVNULL,
+                      stderr=subprocess.DEVNULL).returncode == 0:
+        raise Skip('tls-chain is installed already')
+    with private_system() as changes:
+        sh('/', 'dpkg', '--path-include=*', '-i', path)
+        files = sh('/', 'dpkg', '-L', 'tls-chain').splitlines()
+        is_equal({f for f in files if re.match(r'/usr/(bin|libexec/tls-chain)/', f)},
+                 set(map(installed, all_targets())), 'programs')
+        is_true(len(new_files(changes + '/usr')) > len(all_targets()), 'files are seen as new')
+        for page in glob.glob(TOP + '/doc/man/*'):
+            name, section = os.path.basename(page).split('.')
+            is_equal(sh('/', 'man', '-w', section, name),
+                     '/usr/share/man/man%s/%s.%s.gz\n' % (section, name, section), 'page')
+        is_equal(sh('/', TOP + '/debian/tests/session').splitlines(),
+                 ['STARTTLS: you said hello with TLSv1.3',
+                  'TLS at once: you said hello with TLSv1.3'], 'sessions')
+        sh('/', 'dpkg', '-r', 'tls-chain')
+        sh('/', 'dpkg', '-P', 'tls-chain')
+        sh('/', 'dpkg', '-s', 'tls-chain', fails=True)
+        is_equal(new_files(changes + '/usr') + new_files(changes + '/etc'), [], 'left')
+        is_equal([f for f in new_files(changes + '/var') if 'tls-' in f[len(changes):]], [], 'left')
+
+
+# What the recipes say of the version, the programs, the home page
+
+def field(path, pattern):
+    with open('%s/%s' % (TOP, path)) as f:
+        return re.findall(pattern, f.read(), re.M)
+
+
+@test('debian/changelog and NEWS begin with the version of package/info')
+def _():
+    is_equal(field('debian/changelog', r'^tls-chain \((.*?)\)')[0], info('version'), 'changelog')
+    is_equal(field('NEWS', r'^(\d[\d.]*)')[0], info('version'), 'NEWS')
+
+
+@test('APKBUILD: sh can read it; version, home page and programs are those of the tree')
+def _():
+    apkbuild = 'package/alpine/APKBUILD'
+    sh(TOP, 'sh', '-n', apkbuild)
+    show = '. ./%s; echo "$pkgname $pkgver $url"; echo $_programs' % apkbuild
+    first, programs = sh(TOP, 'sh', '-c', show).splitlines()
+    is_equal(first, 'tls-chain %s %s' % (info('version'), info('homepage')), 'name, version, url')
+    is_equal(set(programs.split()), set(map(installed, all_targets())), 'programs')
+
+
+@test("the tarball: configured, built and installed as APKBUILD has it, with what is here")
+def _():
+    builds_programs()
+    d, root = tarball(repository())[0], temp_dir()
+    if subprocess.run(['./configure'], cwd=d, stdout=subprocess.DEVNULL,
+                      stderr=subprocess.DEVNULL).returncode:
+        raise Skip('the libraries are not where the compiler looks')
+    sh(d, 'sh', '-ec', '. package/alpine/APKBUILD; build; package', env={'pkgdir': root})
+    names = [os.path.join(base, name)[len(root):] for base, _, names in os.walk(root)
+             for name in names]
+    is_equal({n for n in names if not n.startswith('/usr/share/')},
+             set(map(installed, all_targets())), 'installed')
+
+
+run()
