@@ -84,7 +84,7 @@ def _():
 @test('the table has a line for each contender, and names the cipher')
 def _():
     text, _ = run_of_bench()
-    rows = re.findall(r'^(tls-chain(?:, resident)?)  +-?\d.*±0%', text, re.M)
+    rows = re.findall(r'^(tls-chain(?:, resident)?)  +-?\d', text, re.M)
     is_equal({name: rows.count(name) for name in OURS}, {OURS[0]: 8, OURS[1]: 7})
     is_true(text.endswith('\nTLSv1.3 TLS_AES_128_GCM_SHA256\n'), 'one cipher for all')
 
@@ -156,7 +156,7 @@ def _():
               PATH=d + ':' + os.environ['PATH'])
     is_equal(p.returncode, 0)
     is_true(re.fullmatch('bench: stunnel, session: .*\n', p.stderr), p.stderr)
-    is_true(re.search('^tls-chain +[0-9.]+ ±', p.stdout, re.M), p.stdout)
+    is_true(re.search('^tls-chain +[0-9.]+$', p.stdout, re.M), p.stdout)
 
 
 @test('a wrong option or name is refused')
