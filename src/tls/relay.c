@@ -16,7 +16,8 @@
 /*
   The relay: two directions, each with a buffer of plaintext and the application's end of it.
   Every turn moves what can be moved without waiting, both ways, then computes from the state alone
-  what to wait for; as long as something moves it does not wait but looks what else is ready. An
+  what to wait for; if a second turn finds that the first has made more possible, it does not wait
+  but looks what else is ready, lest one direction has all the turns. An
   end on one side of a direction closes its other side once the buffer is empty; it never touches
   the other direction.
 */
@@ -33,6 +34,7 @@ struct relay
   int app_ready;   /* poll said that it has written */
   int up_wide;     /* the pipe has been made larger, */
   int down_wide;   /* and this one */
+  int up_starved;  /* TLS wants more of the network than has come */
   int up_blocked;  /* TLS has something of its own to say first, in answer to a KeyUpdate */
   int up_ended;    /* nothing more will be decrypted */
   int down_ended;  /* close_notify is in the buffer, or was not wanted */
@@ -97,6 +99,8 @@ static int up_decrypt(struct relay *r)
   struct buf *b = &r->e->up;
   struct network *net = &r->e->net;
   int moved = 0;
+  if (r->up_starved && !net->readable) return 0;
+  r->up_starved = 0;
   while (!r->up_ended && !r->failed && buf_room(b))
   {
     size_t before = buf_len(&net->in);
@@ -107,7 +111,8 @@ static int up_decrypt(struct relay *r)
     {
       /* libtls returns after each message of TLS's own, also when there is more to read */
       if (buf_len(&net->in) && buf_len(&net->in) != before) continue;
-      if (buf_len(&net->in) || !network_at_end(net)) break;
+      r->up_starved = !buf_len(&net->in) && !network_at_end(net);
+      if (r->up_starved || buf_len(&net->in)) break;
       r->up_ended = 1;
       r->end->truncated = !app_is_gone(r);
       if (r->end->truncated) cut(r);
@@ -263,12 +268,13 @@ void relay(struct engine *e, int const *plain, struct session_join const *join,
   {
     iopause_fd x[4];
     int moved = turn(&r);
+    int more = moved && !is_over(&r) && turn(&r);
     if (is_over(&r)) break;
     if (moved) next_deadline(&r, &deadline);
     unsigned int n = interest(&r, x);
-    int ready = iopause_g(x, n, moved ? &STAMP : &deadline);
+    int ready = iopause_g(x, n, more ? &STAMP : &deadline);
     if (ready < 0) fail(&r, "wait", strerror(errno));
-    else if (ready || moved) notice(&r, x, n);
+    else if (ready || more) notice(&r, x, n);
     else fail(&r, "relay", join->idle ? "idle for too long" : "the peer stopped reading");
   }
   close_fd(&r.app_r);
