@@ -17,9 +17,8 @@
   The relay: two directions, each with a buffer of plaintext and the application's end of it.
   Every turn moves what can be moved without waiting, both ways, then computes from the state alone
   what to wait for; if a second turn finds that the first has made more possible, it does not wait
-  but looks what else is ready, lest one direction has all the turns. An
-  end on one side of a direction closes its other side once the buffer is empty; it never touches
-  the other direction.
+  but looks what else is ready, lest one direction has all the turns. An end on one side of a
+  direction closes its other side once the buffer is empty; it never touches the other direction.
 */
 
 enum { STALL_SECONDS = 30, EXIT_MS = 100, PIPE_SIZE = 65536 };
