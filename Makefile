@@ -58,7 +58,7 @@ check: check-programs
 
 PROGRAMS := $(BIN_TARGETS) $(ENGINE_TARGETS)
 MANPAGES := $(wildcard doc/man/*.[178])
-DOCS := $(wildcard doc/html/*) $(shell cd $(CURDIR) && find examples -type f 2>/dev/null)
+DOCS := $(wildcard doc/html/*) $(shell cd $(CURDIR) && find examples ! -type d 2>/dev/null)
 
 install: all
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir)

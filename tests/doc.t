@@ -289,8 +289,8 @@ def run_script(text, net, env, client=False):
     if text.rstrip().endswith('}'):
         text += 'smtpd\n'  # only a block is shown
     install(d + '/bin/s6-setuidgid', '#!/bin/sh\nshift\nexec "$@"\n')
-    for program in re.findall(r'^([a-z-]+)(?: \S+)?\n*\Z', text, re.M):
-        if program != 'cat':
+    for program in re.findall(r'^([a-z-]+)(?: \S+)*\n*\Z', text, re.M):
+        if program not in ('cat', 'mv'):
             install(d + '/bin/' + program, APPLICATION)
     for program in re.findall(r'^(?:.*\{ )?\./(\w+)(?: \})?$', text, re.M):
         install(d + '/' + program, APPLICATION)

@@ -193,6 +193,12 @@ def _():
     serves(prefix + '/a/b', prefix + '/e')
 
 
+def paths(top):
+    """The paths of all files and links below it."""
+    return sorted(os.path.relpath(os.path.join(d, name), top)
+                  for d, _, names in os.walk(top) for name in names)
+
+
 @test('make install: pages in --mandir, HTML pages and examples in --docdir')
 def _():
     d, prefix = clone(), temp_dir()
@@ -202,10 +208,8 @@ def _():
     is_true(pages, 'manual pages')
     is_equal({name: mode for name, mode in modes(prefix).items() if name.startswith('share/man/')},
              {'share/man/man%s/%s' % (page[-1], page): 0o644 for page in pages}, 'installed')
-    others = [*files(d + '/doc/html'), *files(d + '/examples')]
-    documents = [os.path.basename(name) for name in files(prefix + '/share/doc/tls-chain')]
-    is_equal([name for name in others if os.path.basename(name) not in documents], [],
-             'not installed')
+    for name, source in ('html', '/doc/html'), ('examples', '/examples'):
+        is_equal(paths(prefix + '/share/doc/tls-chain/' + name), paths(d + source), name)
 
 
 # make clean
