@@ -25,6 +25,7 @@ from extra_settings import STARTTLS, delayed, starttls, status_of
 from extra_ucspi import SETTINGS, Recorder, descriptors, state_of
 
 FATAL = 'tls-handshake: fatal: unable to start TLS: '
+LOADED = 'tls-engined: info: new settings loaded'
 USAGE = 'tls-engined: usage: tls-engined ['
 UID, GID = 60011, 60012  # nobody needs to have that name
 DROP = {'TLS_UID': str(UID), 'TLS_GID': str(GID)}
@@ -532,7 +533,7 @@ def _():
             files.become('b')
             e.signal(signal.SIGHUP)
             wait_dead(worker)
-    is_equal(e.log(), [])
+    is_equal(e.log(), [LOADED])
 
 
 @as_root('without TLS_UID and TLS_GID they keep user and groups, and are confined as well')
@@ -584,7 +585,7 @@ def _():
     ends(peer, c)
     wait_dead(old)
     is_equal(len(e.workers()), 1, 'workers')
-    is_equal((e.poll(), e.log()), (None, []))
+    is_equal((e.poll(), e.log()), (None, [LOADED]))
 
 
 @test('SIGHUP with files that are none: a line that says so, the old settings go on')
@@ -697,7 +698,7 @@ def _():
     is_equal(e.poll(), None, 'exit code')
     speaks(peer)
     ends(peer, c)
-    is_equal((e.wait(), e.log()), (0, []))
+    is_equal((e.wait(), e.log()), (0, [LOADED]))
 
 
 @test('-t: sessions that take longer are cut after SIGTERM, and not before')

@@ -80,7 +80,11 @@ static void worker_ready(struct keeper *k, struct worker *w)
 {
   if (fd_read(w->fd, &(char){ 0 }, 1) != 1) return;
   w->ready = 1;
-  if (k->current) fd_send(k->current->fd, "d", 1, MSG_NOSIGNAL);
+  if (k->current)
+  {
+    strerr_warni("new settings loaded");
+    fd_send(k->current->fd, "d", 1, MSG_NOSIGNAL);
+  }
   k->current = w;
   if (k->notif < 0) return;
   fd_write(k->notif, "\n", 1);
