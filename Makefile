@@ -63,12 +63,12 @@ DOCS := $(wildcard doc/html/*) $(shell cd $(CURDIR) && find examples ! -type d 2
 install: all
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir)
 	$(INSTALL) -m 755 $(PROGRAMS) $(DESTDIR)$(bindir)/
-	for i in $(LIBEXEC_TARGETS); do \
+	@for i in $(LIBEXEC_TARGETS); do \
 	  $(INSTALL) -m 755 $$i $(DESTDIR)$(libexecdir)/ || exit 1; done
-	for i in $(MANPAGES); do \
+	@for i in $(MANPAGES); do \
 	  d=$(DESTDIR)$(mandir)/man$${i##*.}; \
 	  $(INSTALL) -d $$d && $(INSTALL) -m 644 $$i $$d/ || exit 1; done
-	for i in $(DOCS); do \
+	@for i in $(DOCS); do \
 	  d=$(DESTDIR)$(docdir)/$${i#doc/}; mode=644; [ ! -x $$i ] || mode=755; \
 	  $(INSTALL) -d $${d%/*} && $(INSTALL) -m $$mode $$i $$d || exit 1; done
 
