@@ -157,10 +157,11 @@ def private_system():
         raise Skip('not root')
     libc = ctypes.CDLL(None, use_errno=True)
     outside = os.open('/proc/self/ns/mnt', os.O_RDONLY)
-    here = os.getcwd()
+    root, here = os.open('/', os.O_RDONLY | os.O_DIRECTORY), os.getcwd()
     top = temp_dir()
     if libc.unshare(CLONE_NEWNS):
         os.close(outside)
+        os.close(root)
         raise Skip('no mount namespace: ' + os.strerror(ctypes.get_errno()))
 
     def mount(*argv):
@@ -180,6 +181,9 @@ def private_system():
     finally:
         is_equal(libc.setns(outside, CLONE_NEWNS), 0, 'setns')
         os.close(outside)
+        os.fchdir(root)  # which setns has changed, in a chroot
+        os.close(root)
+        os.chroot('.')
         os.chdir(here)
 
 
