@@ -22,7 +22,7 @@ from chain import *
 from extra_client import hashed
 from extra_server import children_of
 from extra_settings import STARTTLS, delayed, starttls, status_of
-from extra_ucspi import SETTINGS, Recorder, descriptors, state_of
+from extra_ucspi import SETTINGS, Recorder, descriptors, not_under_valgrind, state_of
 
 FATAL = 'tls-handshake: fatal: unable to start TLS: '
 LOADED = 'tls-engined: info: new settings loaded'
@@ -767,6 +767,8 @@ def _():
 
 @as_root('where no process can be had for a session, the chain says so')
 def _():
+    not_under_valgrind('ends a process whose fork fails')
+
     def preexec():
         resource.setrlimit(resource.RLIMIT_NPROC, (2, 2))
     e = engine({**server_env(), **DROP, 'KEYFILE': Files('server').env['KEYFILE']},
