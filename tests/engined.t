@@ -20,6 +20,7 @@ import chain
 from tap import *
 from chain import *
 from extra_client import hashed
+from extra_privileges import as_root, has_nothing_of_root, is_confined
 from extra_server import children_of
 from extra_settings import STARTTLS, delayed, starttls, status_of
 from extra_ucspi import SETTINGS, Recorder, descriptors, not_under_valgrind, state_of
@@ -466,37 +467,6 @@ def _():
     is_equal(holds(e.worker()), before, 'what the worker holds after the session')
 
 
-def as_root(name):
-    def add(function):
-        @test(name)
-        def _():
-            if os.getuid():
-                raise Skip('not root')
-            function()
-    return add
-
-
-def limit_of(pid, name):
-    with open('/proc/%d/limits' % pid) as f:
-        line = next(line for line in f if line.startswith(name))
-    return line[len(name):].split()[:2]
-
-
-def is_confined(pid):
-    is_equal(status_of(pid)['NoNewPrivs'], '1', 'no new privileges')
-    is_equal(limit_of(pid, 'Max core file size'), ['0', '0'], 'limit of core files')
-    is_equal(os.stat('/proc/%d/environ' % pid).st_uid, 0, 'owner, which is root if not dumpable')
-
-
-def has_nothing_of_root(pid):
-    status = status_of(pid)
-    is_equal(status['Uid'].split(), [str(UID)] * 4, 'real, effective, saved, fs uid')
-    is_equal(status['Gid'].split(), [str(GID)] * 4, 'real, effective, saved, fs gid')
-    is_equal(status['Groups'].split(), [], 'supplementary groups')
-    for name in 'CapInh', 'CapPrm', 'CapEff', 'CapAmb':
-        is_equal(int(status[name], 16), 0, name)
-
-
 class Files:
     """A directory that only root may read, with a key pair in it."""
 
@@ -525,12 +495,12 @@ def _():
     e = engine({**files.env, **DROP}, preexec_fn=preexec)
     for name in 'a', 'b':
         worker = e.worker()
-        has_nothing_of_root(worker)
+        has_nothing_of_root(worker, UID, GID)
         is_confined(worker)
         peer, c = join(e)
         is_equal(certificate(peer), cert_hash(name))
         session, = e.wait_sessions(1)
-        has_nothing_of_root(session)
+        has_nothing_of_root(session, UID, GID)
         is_confined(session)
         ends(peer, c)
         is_equal(status_of(e.pid)['Uid'].split(), ['0'] * 4, 'the keeper')

@@ -9,21 +9,11 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from tap import *
 from chain import *
+from extra_privileges import *
 from extra_settings import *
 
 UID, GID = 60001, 60002  # nobody needs to have that name
 DROP = {'TLS_UID': str(UID), 'TLS_GID': str(GID)}
-
-
-def as_root(name):
-    """A test that needs to be root."""
-    def add(function):
-        @test(name)
-        def _():
-            if os.getuid():
-                raise Skip('not root')
-            function()
-    return add
 
 
 def start(env, preexec=None, command=()):
@@ -43,32 +33,10 @@ def finish(c, client, **settings):
     is_equal(c.stderr(), '')
 
 
-def limit_of(pid, name):
-    with open('/proc/%d/limits' % pid) as f:
-        line = next(line for line in f if line.startswith(name))
-    return line[len(name):].split()[:2]
-
-
 def may_dump():
     """Allows core dumps, where that can be allowed."""
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
-
-
-def is_confined(pid):
-    status = status_of(pid)
-    is_equal(status['NoNewPrivs'], '1', 'no new privileges')
-    is_equal(limit_of(pid, 'Max core file size'), ['0', '0'], 'limit of core files')
-    is_equal(os.stat('/proc/%d/environ' % pid).st_uid, 0, 'owner, which is root if not dumpable')
-
-
-def has_nothing_of_root(pid):
-    status = status_of(pid)
-    is_equal(status['Uid'].split(), [str(UID)] * 4, 'real, effective, saved, fs uid')
-    is_equal(status['Gid'].split(), [str(GID)] * 4, 'real, effective, saved, fs gid')
-    is_equal(status['Groups'].split(), [], 'supplementary groups')
-    for name in 'CapInh', 'CapPrm', 'CapEff', 'CapAmb':
-        is_equal(int(status[name], 16), 0, name)
 
 
 @as_root('with TLS_UID and TLS_GID the engine is that user before it reads the network')
@@ -77,7 +45,7 @@ def _():
         os.setgroups([0, 1, 2, 27, 60003])
         may_dump()
     c, pid, client = start(server_env(**DROP), preexec)
-    has_nothing_of_root(pid)
+    has_nothing_of_root(pid, UID, GID)
     is_confined(pid)
     finish(c, client)
 
@@ -88,7 +56,7 @@ def _():
     peer = Peer(client).handshake()
     peer.send(b'hello')
     is_equal(peer.recv(5), b'hello')
-    has_nothing_of_root(pid)
+    has_nothing_of_root(pid, UID, GID)
     is_confined(pid)
     peer.end_politely()
     is_equal(c.wait(), 0)

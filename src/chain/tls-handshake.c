@@ -106,7 +106,7 @@ static void check_options(struct options const *o)
 }
 
 /* The session socket, an engine behind it, which may be one that has been running for long. */
-static int engine_open(struct options const *o, tain const *deadline)
+static int engine_open(struct options const *o)
 {
   char const *step;
   char const *own = getenv("TLS_ENGINE") ? chain_own_setting() : 0;
@@ -120,33 +120,31 @@ static int engine_open(struct options const *o, tain const *deadline)
     chain_shutdown(o->fds[0], o->fds[1]);
     strerr_dief(EXIT_USAGE, name, " is set, but the engine at TLS_ENGINE has settings of its own");
   }
-  int fd = chain_engine_open(deadline, &step);
+  int fd = chain_engine_open(&o->limit, &step);
   if (fd < 0) fail_sys(o, step);
   return fd;
 }
 
 /* The engine has the last word with the network: a failure is over when it hangs up. */
-static void handshake_failed(struct options const *o, struct session *s, unixmessage const *m,
-  tain const *deadline)
+static void handshake_failed(struct options const *o, struct session *s, unixmessage const *m)
 {
   struct session_end end;
   unixmessage none;
   if (!session_end_unpack(&end, m->s, m->len))
     fail(o, EXIT_TLS, "", "malformed message of the engine");
-  while (session_receive(s, &none, deadline) > 0);
+  while (session_receive(s, &none, &o->limit) > 0);
   fail(o, end.code, "", end.reason);
 }
 
 /* Runs the handshake. The facts point into *s. */
-static void handshake(struct options const *o, struct session *s, struct session_facts *facts,
-  tain const *deadline)
+static void handshake(struct options const *o, struct session *s, struct session_facts *facts)
 {
   char msg[SESSION_MAX];
   unixmessage m;
   /* An engine that refuses at the door may have hung up before it was asked: hear it anyway. */
   int r = session_send(s, msg, session_start_pack(msg, &o->start), o->fds, o->n) || errno == EPIPE
-    ? session_receive(s, &m, deadline) : -1;
-  if (r == SESSION_FAILED) handshake_failed(o, s, &m, deadline);
+    ? session_receive(s, &m, &o->limit) : -1;
+  if (r == SESSION_FAILED) handshake_failed(o, s, &m);
   if (!r) fail(o, EXIT_TLS, "", "the engine is gone");
   if (r < 0 && errno == ETIMEDOUT) fail(o, EXIT_HANDSHAKE, "", "the handshake timed out");
   if (r < 0 && errno != EPROTO) fail_sys(o, "unable to use session socket: ");
@@ -185,9 +183,9 @@ int main(int argc, char const *const *argv)
 
   tain_now_set_stopwatch_g();
   tain_add_g(&o.limit, &o.limit);
-  int fd = engine_open(&o, &o.limit);
+  int fd = engine_open(&o);
   if (!session_init(&s, fd, 0)) fail_sys(&o, "unable to use session socket: ");
-  handshake(&o, &s, &facts, &o.limit);
+  handshake(&o, &s, &facts);
   if (o.start.verbosity > 1) tell(&facts);
   network_leave(&o);
   if (o.n > 2) close(o.fds[2]);

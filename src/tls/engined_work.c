@@ -124,8 +124,9 @@ static void reap(struct work *w)
   while (selfpipe_read() > 0);
   for (pid_t pid; (pid = wait_nohang(&wstat)) > 0; )
   {
-    for (unsigned int i = 0; i < w->n; i++)
-      if (w->session[i] == pid) w->session[i--] = w->session[--w->n];
+    unsigned int i = 0;
+    while (i < w->n && w->session[i] != pid) i++;
+    if (i < w->n) w->session[i] = w->session[--w->n];
     if (WIFSIGNALED(wstat)) warn_of_crash(pid, WTERMSIG(wstat));
   }
 }

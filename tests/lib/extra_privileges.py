@@ -1,0 +1,40 @@
+# ISC licence: see COPYING.
+"""What is left of root in a process, and what it has given up."""
+
+import os
+
+from extra_settings import status_of
+from tap import Skip, is_equal, test
+
+
+def as_root(name):
+    """A test that needs to be root."""
+    def add(function):
+        @test(name)
+        def _():
+            if os.getuid():
+                raise Skip('not root')
+            function()
+    return add
+
+
+def limit_of(pid, name):
+    with open('/proc/%d/limits' % pid) as f:
+        line = next(line for line in f if line.startswith(name))
+    return line[len(name):].split()[:2]
+
+
+def is_confined(pid):
+    is_equal(status_of(pid)['NoNewPrivs'], '1', 'no new privileges')
+    is_equal(limit_of(pid, 'Max core file size'), ['0', '0'], 'limit of core files')
+    is_equal(os.stat('/proc/%d/environ' % pid).st_uid, 0, 'owner, which is root if not dumpable')
+
+
+def has_nothing_of_root(pid, uid, gid):
+    """It is that user and group, and nothing else."""
+    status = status_of(pid)
+    is_equal(status['Uid'].split(), [str(uid)] * 4, 'real, effective, saved, fs uid')
+    is_equal(status['Gid'].split(), [str(gid)] * 4, 'real, effective, saved, fs gid')
+    is_equal(status['Groups'].split(), [], 'supplementary groups')
+    for name in 'CapInh', 'CapPrm', 'CapEff', 'CapAmb':
+        is_equal(int(status[name], 16), 0, name)
