@@ -28,11 +28,14 @@ static enum command await_command(int fd, unsigned int ms)
 {
   char s[2];
   iopause_fd x = { .fd = fd, .events = IOPAUSE_READ };
-  tain deadline = TAIN_INFINITE_RELATIVE;
-  tain_now_set_stopwatch_g();
-  if (ms) tain_from_millisecs(&deadline, ms);
-  tain_add_g(&deadline, &deadline);
-  int r = iopause_g(&x, 1, &deadline);
+  tain deadline;
+  if (ms)
+  {
+    tain_now_set_stopwatch_g();
+    tain_from_millisecs(&deadline, ms);
+    tain_add_g(&deadline, &deadline);
+  }
+  int r = iopause(&x, 1, ms ? &deadline : 0, &STAMP);
   if (!r) return TIMED_OUT;
   ssize_t n = r < 0 ? -1 : fd_read(fd, s, 2);
   if (n < 0) return FAILED;
