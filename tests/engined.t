@@ -1159,7 +1159,7 @@ def _():
         client, c = serve(e, ['echo', 'served'], env={name: 'value'})
         is_equal((client.recv(1), c.wait()), (b'', 100), 'with ' + name)
         is_equal(c.stderr(), 'tls-handshake: fatal: %s is set, but the engine at TLS_ENGINE has '
-                             'settings of its own\n' % name)
+                             'settings of its own: unset one of them\n' % name)
     is_equal(e.sessions(), [])
 
 
