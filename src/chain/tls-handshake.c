@@ -118,8 +118,8 @@ static int engine_open(struct options const *o)
     memcpy(name, own, n);
     name[n] = 0;
     chain_shutdown(o->fds[0], o->fds[1]);
-    strerr_dief(EXIT_USAGE, name, " is set, but the engine at TLS_ENGINE has settings of its own:"
-      " unset one of them");
+    strerr_dief(EXIT_USAGE, name,
+      " is set, but the engine at TLS_ENGINE has settings of its own: unset one of them");
   }
   int fd = chain_engine_open(&o->limit, &step);
   if (fd < 0) fail_sys(o, step);
