@@ -1,7 +1,6 @@
 /* ISC licence: see COPYING. */
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -27,13 +26,13 @@ void engine_refusev(struct engine *e, int code, char const *const *parts)
   if (e->session.receiver.fd < 0) strerr_dief(code, end.reason);
   session_send(&e->session, msg, session_end_pack(msg, SESSION_FAILED, &end), 0, 0);
   network_linger(&e->net, FAILURE_SECONDS);
-  exit(code);
+  _exit(code);
 }
 
 void engine_abandon(struct engine *e)
 {
   network_linger(&e->net, 0);
-  exit(0);
+  _exit(0);
 }
 
 /* Receives a message of this type, or ends: quietly if the chain is gone. */
