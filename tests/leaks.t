@@ -56,8 +56,14 @@ class Names:
     def holds(self, pid, *wanted):
         """Waits until a process holds just that."""
         wanted = sorted(wanted)
+
+        def now():
+            try:
+                return self.held(pid) == wanted
+            except FileNotFoundError:  # one was closed between two looks
+                return False
         try:
-            wait_for(lambda: self.held(pid) == wanted, 'descriptors', 5)
+            wait_for(now, 'descriptors', 5)
         except AssertionError:
             is_equal(self.held(pid), wanted, 'descriptors of %s' % name_of(pid))
 
