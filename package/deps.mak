@@ -1,15 +1,16 @@
 # Made by tools/gen-deps.sh: do not edit.
 
+src/session/progname.o: src/session/progname.c src/session/progname.h src/session/session.h
 src/session/session_facts.o: src/session/session_facts.c src/session/session.h
 src/session/session_io.o: src/session/session_io.c src/session/session.h
 src/session/session_pack.o: src/session/session_pack.c src/session/session.h
-src/chain/chain_engine.o: src/chain/chain_engine.c src/chain/chain.h
+src/chain/chain_engine.o: src/chain/chain_engine.c src/chain/chain.h src/session/session.h
 src/chain/chain_env.o: src/chain/chain_env.c src/chain/chain.h src/session/session.h
-src/chain/chain_fd.o: src/chain/chain_fd.c src/chain/chain.h
-src/chain/chain_spawn.o: src/chain/chain_spawn.c src/chain/chain.h
-src/chain/tls-await.o: src/chain/tls-await.c src/chain/chain.h
-src/chain/tls-ctl-open.o: src/chain/tls-ctl-open.c src/chain/chain.h
-src/chain/tls-ctl-start.o: src/chain/tls-ctl-start.c src/chain/chain.h
+src/chain/chain_fd.o: src/chain/chain_fd.c src/chain/chain.h src/session/session.h
+src/chain/chain_spawn.o: src/chain/chain_spawn.c src/chain/chain.h src/session/session.h
+src/chain/tls-await.o: src/chain/tls-await.c src/chain/chain.h src/session/session.h
+src/chain/tls-ctl-open.o: src/chain/tls-ctl-open.c src/chain/chain.h src/session/session.h
+src/chain/tls-ctl-start.o: src/chain/tls-ctl-start.c src/chain/chain.h src/session/session.h
 src/chain/tls-handshake.o: src/chain/tls-handshake.c src/chain/chain.h src/session/session.h
 src/chain/tls-io.o: src/chain/tls-io.c src/chain/chain.h src/session/session.h
 src/tls/closefrom.o: src/tls/closefrom.c src/session/session.h src/tls/engine.h

@@ -11,11 +11,7 @@
 #include <skalibs/gccattributes.h>
 #include <skalibs/tai.h>
 
-#define EXIT_TLS_CONFIG 96
-#define EXIT_HANDSHAKE 97
-#define EXIT_TLS 98
-#define EXIT_USAGE 100
-#define EXIT_SYSTEM 111
+#include "../session/session.h"
 
 /* Classes of variables, for chain_exec to drop. */
 enum chain_variables

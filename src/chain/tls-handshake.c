@@ -34,17 +34,17 @@ static int get_options(struct options *o, int argc, char const *const *argv)
   for (int opt; (opt = subgetopt_r(argc, argv, "ck:nNOYyC:K:v:6:7:", &l)) != -1; )
     switch (opt)
     {
-      case 'c': o->start.role = SESSION_CLIENT; break;
+      case 'c': o->start.policy.role = SESSION_CLIENT; break;
       case 'k':
         if (!*l.arg || strlen(l.arg) > SESSION_NAME_MAX) strerr_dieusage(EXIT_USAGE, USAGE);
-        memcpy(o->start.name, l.arg, strlen(l.arg) + 1);
+        memcpy(o->start.policy.name, l.arg, strlen(l.arg) + 1);
         o->named = 1;
         break;
-      case 'n': o->start.verify = SESSION_VERIFY_CHAIN; o->named = 1; break;
-      case 'N': o->start.verify = SESSION_VERIFY_NOTHING; o->named = 1; break;
-      case 'O': o->start.staple = 1; break;
-      case 'Y': o->start.peercert = SESSION_PEERCERT_OPTIONAL; break;
-      case 'y': o->start.peercert = SESSION_PEERCERT_REQUIRED; break;
+      case 'n': o->start.policy.verify = SESSION_VERIFY_CHAIN; o->named = 1; break;
+      case 'N': o->start.policy.verify = SESSION_VERIFY_NOTHING; o->named = 1; break;
+      case 'O': o->start.policy.staple = 1; break;
+      case 'Y': o->start.policy.peercert = SESSION_PEERCERT_OPTIONAL; break;
+      case 'y': o->start.policy.peercert = SESSION_PEERCERT_REQUIRED; break;
       case 'C': o->fds[2] = chain_number(l.arg, USAGE); o->n = 3; break;
       case 'K':
       {
@@ -65,7 +65,7 @@ static int get_options(struct options *o, int argc, char const *const *argv)
     }
   if (l.ind >= argc) strerr_dieusage(EXIT_USAGE, USAGE);
   for (int i = 0; i < 2; i++)
-    o->fds[i] = net[i] >= 0 ? net[i] : i + (o->start.role == SESSION_CLIENT ? 6 : 0);
+    o->fds[i] = net[i] >= 0 ? net[i] : i + (o->start.policy.role == SESSION_CLIENT ? 6 : 0);
   return l.ind;
 }
 
@@ -87,13 +87,13 @@ static void fail_sys(struct options const *o, char const *step)
 /* What the options lack. It is too late for plaintext: the application has been promised TLS. */
 static void check_options(struct options const *o)
 {
-  int client = o->start.role == SESSION_CLIENT;
+  int client = o->start.policy.role == SESSION_CLIENT;
   if (client && !o->named)
   {
     chain_shutdown(o->fds[0], o->fds[1]);
     strerr_dief(EXIT_USAGE, "no server name to verify: give -k name, or -n");
   }
-  if (client && o->start.verify == SESSION_VERIFY_NOTHING && o->start.verbosity)
+  if (client && o->start.policy.verify == SESSION_VERIFY_NOTHING && o->start.verbosity)
     strerr_warnw("-N: anyone may answer as the server, nothing is verified");
   for (unsigned int i = 0; i < o->n; i++)
   {

@@ -33,12 +33,23 @@
 #include <skalibs/tai.h>
 #include <skalibs/unixmessage.h>
 
-#define SESSION_VERSION 1
+#define SESSION_VERSION 2
 #define SESSION_MAX 4096     /* bytes of a message */
 #define SESSION_FDS 3        /* descriptors of a message */
 #define SESSION_NAME_MAX 255 /* bytes of a server's name */
+#define SESSION_PEER_MAX 63  /* bytes of the peer's address */
 #define SESSION_TEXT_MAX 512 /* bytes of a reason */
 #define SESSION_FACT_MAX 768 /* bytes of one fact; a longer one is cut by the engine */
+
+/* The exit codes of all programs; execline's 126 and 127 are beside them. */
+enum
+{
+  EXIT_TLS_CONFIG = 96, /* a setting cannot be used */
+  EXIT_HANDSHAKE = 97,  /* the handshake failed, or TLS was required and not asked for */
+  EXIT_TLS = 98,        /* the session failed after the handshake */
+  EXIT_USAGE = 100,     /* wrong options, variables or descriptors */
+  EXIT_SYSTEM = 111,    /* a system call failed */
+};
 
 enum session_type
 {
@@ -72,14 +83,21 @@ enum session_verify
   SESSION_VERIFY_NOTHING,
 };
 
-struct session_start
+/* What the handshake is to be, and what is asked of the peer. */
+struct session_policy
 {
   uint8_t role;
   uint8_t peercert;
   uint8_t verify;
   uint8_t staple; /* a client insists on a stapled OCSP response */
-  uint8_t verbosity;
   char name[SESSION_NAME_MAX + 1]; /* the server's name; empty if there is none */
+};
+
+struct session_start
+{
+  struct session_policy policy;
+  uint8_t verbosity;
+  char peer[SESSION_PEER_MAX + 1]; /* the peer's address, for the log; empty if not known */
 };
 
 /* The facts, in the order in which a UCSPI-TLS reply lists them. */
@@ -127,6 +145,9 @@ struct session_end
   char reason[SESSION_TEXT_MAX + 1]; /* why it failed or was cut; else empty */
 };
 
+/* Whether text has no control byte in it, and so may go into an environment and a log. */
+extern int session_text_is_clean(char const *);
+
 /*
   Packing: write a message to s, which has room for SESSION_MAX bytes, and return its length.
   Text that is too long is cut.
@@ -138,7 +159,8 @@ extern size_t session_end_pack(char *s, enum session_type, struct session_end co
 
 /*
   Unpacking: read the message of len bytes at s, type byte included. Return 1, or 0 if it is
-  malformed. The facts point into s, which must outlive them.
+  malformed. The facts point into s, which must outlive them; a fact that this build does not know
+  is skipped.
 */
 extern int session_start_unpack(struct session_start *, char const *s, size_t len);
 extern int session_facts_unpack(struct session_facts *, char const *s, size_t len);

@@ -38,7 +38,7 @@ size_t session_facts_pack(char *s, struct session_facts const *facts)
   return n;
 }
 
-static int is_clean(char const *s)
+int session_text_is_clean(char const *s)
 {
   for (; *s; s++)
     if ((unsigned char)*s < 0x20 || *s == 0x7f) return 0;
@@ -55,9 +55,8 @@ int session_facts_unpack(struct session_facts *facts, char const *s, size_t len)
   {
     int i = (unsigned char)*s++;
     char const *nul = memchr(s, 0, end - s);
-    if (i <= last || i >= SESSION_FACTS_N) return 0;
-    if (!nul || nul - s > SESSION_FACT_MAX || !is_clean(s)) return 0;
-    facts->value[i] = s;
+    if (i <= last || !nul || nul - s > SESSION_FACT_MAX || !session_text_is_clean(s)) return 0;
+    if (i < SESSION_FACTS_N) facts->value[i] = s;
     last = i;
     s = nul + 1;
   }

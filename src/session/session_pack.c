@@ -7,7 +7,7 @@
 
 #include "session.h"
 
-/* Copies text of at most max bytes and closes it; control bytes become question marks. */
+/* Copies text of at most max bytes; control bytes become question marks. Returns its length. */
 static size_t text_copy(char *to, char const *from, size_t len, size_t max)
 {
   if (len > max) len = max;
@@ -16,38 +16,44 @@ static size_t text_copy(char *to, char const *from, size_t len, size_t max)
   return len;
 }
 
-/* START: type, version, role, peercert, verify, staple, verbosity; the name to the end. */
+/* START: type, version, role, peercert, verify, staple, verbosity; name, null byte, peer. */
 
-enum { START_HEAD = 7 };
+enum { START_HEAD = 7, START_MAX = START_HEAD + SESSION_NAME_MAX + 1 + SESSION_PEER_MAX };
 
 size_t session_start_pack(char *s, struct session_start const *start)
 {
+  struct session_policy const *p = &start->policy;
   char const head[START_HEAD] =
   {
-    SESSION_START, SESSION_VERSION,
-    start->role, start->peercert, start->verify, start->staple, start->verbosity,
+    SESSION_START, SESSION_VERSION, p->role, p->peercert, p->verify, p->staple, start->verbosity,
   };
-  size_t len = strnlen(start->name, SESSION_NAME_MAX);
-  memcpy(s, head, START_HEAD);
-  memcpy(s + START_HEAD, start->name, len);
-  return START_HEAD + len;
+  size_t n = START_HEAD;
+  memcpy(s, head, n);
+  n += text_copy(s + n, p->name, strlen(p->name), SESSION_NAME_MAX);
+  s[n++] = 0;
+  return n + text_copy(s + n, start->peer, strlen(start->peer), SESSION_PEER_MAX);
 }
 
 int session_start_unpack(struct session_start *start, char const *s, size_t len)
 {
-  if (len < START_HEAD || len > START_HEAD + SESSION_NAME_MAX) return 0;
+  struct session_policy *p = &start->policy;
+  if (len <= START_HEAD || len > START_MAX) return 0;
   if (s[0] != SESSION_START || s[1] != SESSION_VERSION) return 0;
-  start->role = s[2];
-  start->peercert = s[3];
-  start->verify = s[4];
-  start->staple = s[5];
+  p->role = s[2];
+  p->peercert = s[3];
+  p->verify = s[4];
+  p->staple = s[5];
   start->verbosity = s[6];
-  if (start->role > SESSION_CLIENT || start->peercert > SESSION_PEERCERT_REQUIRED) return 0;
-  if (start->verify > SESSION_VERIFY_NOTHING || start->staple > 1) return 0;
+  if (p->role > SESSION_CLIENT || p->peercert > SESSION_PEERCERT_REQUIRED) return 0;
+  if (p->verify > SESSION_VERIFY_NOTHING || p->staple > 1) return 0;
   s += START_HEAD;
   len -= START_HEAD;
-  if (memchr(s, 0, len)) return 0;
-  start->name[text_copy(start->name, s, len, SESSION_NAME_MAX)] = 0;
+  char const *peer = memchr(s, 0, len);
+  if (!peer || peer - s > SESSION_NAME_MAX) return 0;
+  p->name[text_copy(p->name, s, peer - s, SESSION_NAME_MAX)] = 0;
+  len -= ++peer - s;
+  if (len > SESSION_PEER_MAX || memchr(peer, 0, len)) return 0;
+  start->peer[text_copy(start->peer, peer, len, SESSION_PEER_MAX)] = 0;
   return 1;
 }
 

@@ -91,7 +91,7 @@ int engine_serve(struct engine *e, int fd, struct settings const *settings)
   receive(e, SESSION_START, &m, &limit);
   if (!session_start_unpack(&e->start, m.s, m.len))
     strerr_dief(EXIT_USAGE, "invalid START on the session socket");
-  network_init(&e->net, m.fds[0], m.fds[1], e->start.role == SESSION_SERVER);
+  network_init(&e->net, m.fds[0], m.fds[1], e->start.policy.role == SESSION_SERVER);
   int chain = m.nfds > 2 ? m.fds[2] : -1;
   e->tls = settings ? settings_use(e, settings) : own_settings(e);
   handshake_begin(e);

@@ -17,12 +17,6 @@
 
 #include "../session/session.h"
 
-#define EXIT_TLS_CONFIG 96
-#define EXIT_HANDSHAKE 97
-#define EXIT_TLS 98
-#define EXIT_USAGE 100
-#define EXIT_SYSTEM 111
-
 /*
   Bytes on their way: written at tail, read at head, started anew when empty, so that a session
   of small messages touches few pages of it. What holds plaintext is as large as relay.c makes a

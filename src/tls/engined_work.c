@@ -44,10 +44,10 @@ static void load(struct work *w)
   struct engine *e = engine_new();
   int more = w->o->role == SESSION_CLIENT ? getenv("CERTFILE") || getenv("KEYFILE")
     : getenv("CAFILE") || getenv("CADIR");
-  e->start.role = w->o->role;
+  e->start.policy.role = w->o->role;
   for (int i = 0; i <= (more ? SESSION_PEERCERT_REQUIRED : SESSION_PEERCERT_NONE); i++)
   {
-    e->start.peercert = i;
+    e->start.policy.peercert = i;
     settings_load(e, &w->settings);
     if (w->settings.client[i]) rehearse_client(e, w->settings.client[i]);
   }

@@ -11,13 +11,6 @@
 
 #include "engine.h"
 
-static int is_clean(char const *s)
-{
-  for (; *s; s++)
-    if ((unsigned char)*s < 0x20 || *s == 0x7f) return 0;
-  return 1;
-}
-
 static char const *fmt(char **s, uint64_t n)
 {
   char *p = *s;
@@ -53,7 +46,7 @@ char const *facts_fill(struct session_facts *f, struct tls *tls, char *s)
   if (bits > 0) f->value[FACT_KEYSIZE] = fmt(&s, bits);
   if (tls_peer_cert_provided(tls)) peer(f, tls, &s);
   for (int i = 0; i < SESSION_FACTS_N; i++)
-    if (f->value[i] && !is_clean(f->value[i])) f->value[i] = 0;
+    if (f->value[i] && !session_text_is_clean(f->value[i])) f->value[i] = 0;
   return f->value[FACT_PROTOCOL] && f->value[FACT_CIPHER] ? 0 : "libtls does not know the cipher";
 }
 

@@ -25,8 +25,8 @@ static int wait_for(struct engine *e, int want)
 void handshake_begin(struct engine *e)
 {
   struct tls *tls = e->tls;
-  char const *name = *e->start.name ? e->start.name : 0;
-  int r = e->start.role == SESSION_SERVER
+  char const *name = *e->start.policy.name ? e->start.policy.name : 0;
+  int r = e->start.policy.role == SESSION_SERVER
     ? tls_accept_cbs(tls, &e->tls, &network_read, &network_write, &e->net)
     : tls_connect_cbs(tls, &network_read, &network_write, &e->net, name);
   if (r < 0) settings_blame(e, tls_error(tls));
@@ -36,7 +36,7 @@ void handshake_begin(struct engine *e)
 static char const *obstacle(struct engine *e, int r)
 {
   char const *reason;
-  if (e->net.injected) return e->start.role == SESSION_SERVER
+  if (e->net.injected) return e->start.policy.role == SESSION_SERVER
     ? "bytes came in plaintext before the client's TLS began"
     : "the server sent bytes in plaintext before TLS began";
   if (r == -1) return (reason = tls_error(e->tls)) ? reason : "unknown reason";
@@ -49,7 +49,7 @@ char const *handshake(struct engine *e)
   int r;
   char const *reason;
   e->net.readable = 1;
-  if (e->start.role == SESSION_CLIENT && network_fill(&e->net) && buf_len(&e->net.in))
+  if (e->start.policy.role == SESSION_CLIENT && network_fill(&e->net) && buf_len(&e->net.in))
     e->net.injected = 1;
   for (;;)
   {
@@ -63,7 +63,7 @@ char const *handshake(struct engine *e)
   }
   while (network_flush(&e->net));
   char const *name = tls_conn_servername(e->tls);
-  if (e->start.role == SESSION_SERVER && getenv("TLS_SNI") && !(name && settings_know_name(name)))
+  if (e->start.policy.role == SESSION_SERVER && getenv("TLS_SNI") && !(name && settings_know_name(name)))
     return "the client named no known server";
   return 0;
 }

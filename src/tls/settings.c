@@ -91,9 +91,9 @@ static void server(struct engine *e, struct tls_config *c)
   if (!sni && !getenv("CERTFILE") && !getenv("KEYFILE"))
     refuse(e, "KEYFILE and CERTFILE are not set");
   if (!keypairs_add(e, c)) refuse(e, "no KEYFILE and CERTFILE is set");
-  if (e->start.peercert == SESSION_PEERCERT_NONE) return;
+  if (e->start.policy.peercert == SESSION_PEERCERT_NONE) return;
   trust_add(e, c);
-  if (e->start.peercert == SESSION_PEERCERT_OPTIONAL) tls_config_verify_client_optional(c);
+  if (e->start.policy.peercert == SESSION_PEERCERT_OPTIONAL) tls_config_verify_client_optional(c);
   else tls_config_verify_client(c);
 }
 
@@ -111,9 +111,9 @@ static void check_name(struct engine *e, char const *name)
 /* Whether to verify, and what of it, is up to each session: see settings_use. */
 static void client(struct engine *e, struct tls_config *c)
 {
-  if (e->start.peercert != SESSION_PEERCERT_NONE && !keypair_add_default(e, c))
+  if (e->start.policy.peercert != SESSION_PEERCERT_NONE && !keypair_add_default(e, c))
     refuse(e, "KEYFILE and CERTFILE are not set: no certificate to show");
-  if (e->start.verify != SESSION_VERIFY_NOTHING) trust_add(e, c);
+  if (e->start.policy.verify != SESSION_VERIFY_NOTHING) trust_add(e, c);
 }
 
 void settings_load(struct engine *e, struct settings *settings)
@@ -124,14 +124,14 @@ void settings_load(struct engine *e, struct settings *settings)
   set(e, c, "TLS_CIPHERS", ciphers ? ciphers : default_ciphers, &tls_config_set_ciphers);
   set(e, c, "TLS_CURVES", getenv("TLS_CURVES"), &tls_config_set_ecdhecurves);
   set(e, c, "TLS_ALPN", getenv("TLS_ALPN"), &tls_config_set_alpn);
-  if (e->start.role == SESSION_CLIENT)
+  if (e->start.policy.role == SESSION_CLIENT)
   {
     client(e, c);
-    settings->client[e->start.peercert] = c;
+    settings->client[e->start.policy.peercert] = c;
     return;
   }
   server(e, c);
-  char const *reason = config_use(c, &settings->server[e->start.peercert], 1);
+  char const *reason = config_use(c, &settings->server[e->start.policy.peercert], 1);
   if (reason) settings_blame(e, reason);
   tls_config_clear_keys(c);
   tls_config_free(c);
@@ -140,10 +140,10 @@ void settings_load(struct engine *e, struct settings *settings)
 static struct tls *use_client(struct engine *e, struct tls_config *c)
 {
   struct tls *tls;
-  if (*e->start.name) check_name(e, e->start.name);
-  if (e->start.verify != SESSION_VERIFY_NAME) tls_config_insecure_noverifyname(c);
-  if (e->start.verify == SESSION_VERIFY_NOTHING) tls_config_insecure_noverifycert(c);
-  if (e->start.staple) tls_config_ocsp_require_stapling(c);
+  if (*e->start.policy.name) check_name(e, e->start.policy.name);
+  if (e->start.policy.verify != SESSION_VERIFY_NAME) tls_config_insecure_noverifyname(c);
+  if (e->start.policy.verify == SESSION_VERIFY_NOTHING) tls_config_insecure_noverifycert(c);
+  if (e->start.policy.staple) tls_config_ocsp_require_stapling(c);
   char const *reason = config_use(c, &tls, 0);
   if (reason) settings_blame(e, reason);
   tls_config_free(c);
@@ -152,9 +152,9 @@ static struct tls *use_client(struct engine *e, struct tls_config *c)
 
 struct tls *settings_use(struct engine *e, struct settings const *settings)
 {
-  uint8_t i = e->start.peercert;
-  if (e->start.role == SESSION_CLIENT && settings->client[i])
+  uint8_t i = e->start.policy.peercert;
+  if (e->start.policy.role == SESSION_CLIENT && settings->client[i])
     return use_client(e, settings->client[i]);
-  if (e->start.role == SESSION_SERVER && settings->server[i]) return settings->server[i];
+  if (e->start.policy.role == SESSION_SERVER && settings->server[i]) return settings->server[i];
   refuse(e, "the resident engine has no settings for this: give the chain an engine of its own");
 }

@@ -116,7 +116,7 @@ void trust_add(struct engine *e, struct tls_config *c)
   if (file && dir) trust_both(e, c, file, dir);
   else if (file) trust_file(e, c, file);
   else if (dir) trust_dir(e, c, dir);
-  else if (e->start.role == SESSION_SERVER)
+  else if (e->start.policy.role == SESSION_SERVER)
     refuse(e, "neither CAFILE nor CADIR is set: nothing to verify client certificates with");
   else trust_default(e, c);
   revocation(e, c, getenv("CRLFILE"));
