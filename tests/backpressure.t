@@ -4,11 +4,17 @@
 
 import os
 import select
+import signal
+import socket
 import sys
+import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_relay import *
+from peer import VERSIONS, records_of
+from proc import is_alive, private_memory
+from processes import engines, is_flat, wait_engine
+from relay import (Background, Session, fails, is_same, join_app, output_breaks, sample_data,
+                   write_all)
+from tap import SLOW, is_equal, is_true, run, test, wait_for
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -50,7 +56,7 @@ def write_for_ever(f):
 def _():
     for delayed in False, True:
         for _, version in VERSIONS:
-            peer, c = join(['head', '-c', str(GIB), '/dev/zero'], version, delayed=delayed)
+            peer, c = join_app(['head', '-c', str(GIB), '/dev/zero'], version, delayed=delayed)
             engine, = wait_engine()
             before = private_memory(engine)
             is_true(0 < wait_stopped(c.pid) < IN_BETWEEN, 'the application is stopped')
@@ -61,7 +67,7 @@ def _():
             is_flat(engine, before)
             peer.reset()
             is_equal(c.wait(), -signal.SIGPIPE, 'end of the application')
-            wait_for(lambda: not is_running(engine), 'end of the engine')
+            wait_for(lambda: not is_alive(engine), 'end of the engine')
 
 
 @test('an application that never reads stops the client, and memory stays flat')
@@ -70,12 +76,12 @@ def _():
         for _, version in VERSIONS:
             s = Session(version, delayed=delayed)
             before = private_memory(s.engine)
-            raw = records(s.peer, data(IN_BETWEEN))
+            raw = records_of(s.peer, sample_data(IN_BETWEEN))
             sent = send_until_stopped(s.peer.sock, raw)
             is_true(0 < sent < IN_BETWEEN, 'the client is stopped')
             is_flat(s.engine, before)
             rest = Background(s.peer.sock.sendall, raw[sent:])
-            is_same(s.read(IN_BETWEEN), data(IN_BETWEEN), 'what the application then reads')
+            is_same(s.read(IN_BETWEEN), sample_data(IN_BETWEEN), 'what the application then reads')
             rest.finish()
             is_flat(s.engine, before)
 
@@ -85,15 +91,15 @@ def _():
     for _, version in VERSIONS:
         s = Session(version)
         before = private_memory(s.engine)
-        raw = records(s.peer, data(IN_BETWEEN))
-        writer = Background(write_all, s.output, data(IN_BETWEEN))
+        raw = records_of(s.peer, sample_data(IN_BETWEEN))
+        writer = Background(write_all, s.output, sample_data(IN_BETWEEN))
         sent = send_until_stopped(s.peer.sock, raw)
         is_true(0 < sent < IN_BETWEEN, 'the client is stopped')
         is_flat(s.engine, before)
         rest = Background(s.peer.sock.sendall, raw[sent:])
-        is_same(s.read(IN_BETWEEN), data(IN_BETWEEN), 'what the application reads')
+        is_same(s.read(IN_BETWEEN), sample_data(IN_BETWEEN), 'what the application reads')
         is_flat(s.engine, before)
-        is_same(s.peer.recv(IN_BETWEEN), data(IN_BETWEEN), 'what the client reads')
+        is_same(s.peer.recv(IN_BETWEEN), sample_data(IN_BETWEEN), 'what the client reads')
         rest.finish()
         writer.finish()
         is_flat(s.engine, before)
@@ -106,7 +112,7 @@ LIMIT = ['-t', str(300 * SLOW)]
 
 def ends_idle(engine, c):
     """The engine goes without anything that the client does, and says why."""
-    wait_for(lambda: not is_running(engine), 'the end of the engine', 10)
+    wait_for(lambda: not is_alive(engine), 'the end of the engine', 10)
     is_equal(c.stderr(), IDLE)
 
 
@@ -125,7 +131,7 @@ def _():
     to_client, to_app, both = sessions = [Session(io=LIMIT) for _ in range(3)]
     writers = [Background(write_for_ever, s.output) for s in (to_client, both)]
     for s in to_app, both:
-        Background(s.peer.sock.sendall, records(s.peer, data(16 * MIB)))
+        Background(s.peer.sock.sendall, records_of(s.peer, sample_data(16 * MIB)))
     for writer in writers:
         fails(writer, BrokenPipeError)
     for s in to_app, both:
@@ -142,8 +148,8 @@ def _():
     left = []
     for delayed in False, True:
         before = engines()
-        peer, c = join(['head', '-c', str(GIB), '/dev/zero'], io=['-t', str(1000 * SLOW)],
-                       delayed=delayed, sndbuf=65536, rcvbuf=65536)
+        peer, c = join_app(['head', '-c', str(GIB), '/dev/zero'], io=['-t', str(1000 * SLOW)],
+                           delayed=delayed, sndbuf=65536, rcvbuf=65536)
         left.append((*set(engines()) - set(before), c, peer))
         wait_stopped(c.pid)
         c.kill()

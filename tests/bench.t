@@ -9,8 +9,10 @@ import re
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
+from chain import TOP, need
+from pki import pki
+from scratch import temp_dir
+from tap import Skip, is_equal, is_true, run, test
 
 OURS = ['tls-chain', 'tls-chain, resident']
 VOID = {'meta', 'link', 'br', 'rect', 'path'}

@@ -7,11 +7,15 @@ import os
 import signal
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_client import *
-from extra_relay import data, sha256
-from extra_ucspi import block
+from chain import Chain, block
+from clients import start_client
+from pki import ca_env, cert_hash, pki, server_env
+from proc import environ_of
+from processes import wait_engine
+from relay import sample_data, sha256
+from scratch import temp
+from sockets import tcp_pair
+from tap import SLOW, is_equal, run, test, wait_for
 
 PROTOCOLS = {'TLSv1.2': 'tlsv1.2', 'TLSv1.3': 'tlsv1.3'}
 SIZES = 0, 1, 16383, 16384, 16385, 32768, 65536, 1 << 20
@@ -85,7 +89,7 @@ class Both:
             delayed[0] and talk * TALK_SERVER + START_SERVER,
             [SERVER_HAS_6_AND_7 + server_app, *self.server.args],
         ), server, env=server_env(CAFILE=pki() + '/ca.pem'))
-        self.c = start(chain_of(
+        self.c = start_client(chain_of(
             ['tls-await', '-c'], ['tls-handshake', '-c', '-k', 'localhost', *shows, 'tls-io', '-w'],
             delayed[1] and talk * TALK_CLIENT + START_CLIENT,
             [client_app, *self.client.args],
@@ -137,7 +141,7 @@ for delayed in COMBINATIONS:
 def matrix(protocol, delayed):
     def check():
         for size in SIZES:
-            s = data(size)
+            s = sample_data(size)
             for up, down, way in (s, b'', 'up'), (b'', s, 'down'), (s, s, 'up and down'):
                 Both(up, down, protocol, (delayed, delayed)).is_whole('%d bytes %s' % (size, way))
     return check
@@ -150,7 +154,7 @@ for protocol, delayed in itertools.product(PROTOCOLS, (True, False)):
 
 @test('%d MiB up, down, both at once' % (HUGE >> 20))
 def _():
-    s = data(HUGE)
+    s = sample_data(HUGE)
     for protocol, up, down in (('TLSv1.2', s, b''), ('TLSv1.3', b'', s), ('TLSv1.3', s, s)):
         Both(up, down, protocol).is_whole('%d bytes up, %d down' % (len(up), len(down)))
 
@@ -158,7 +162,7 @@ def _():
 @test('a server that ends without close_notify: all has arrived, but the client has 98')
 def _():
     for delayed in COMBINATIONS:
-        b = Both(HELLO, data(100000), delayed=delayed, server_io=['-s'])
+        b = Both(HELLO, sample_data(100000), delayed=delayed, server_io=['-s'])
         server, client, others = b.end()
         is_equal((server, max(client, *others)), (0, 98), 'exit codes, delayed: %r' % (delayed,))
         is_equal(client, 0 if delayed[1] else 98, 'exit code of the client')
@@ -178,7 +182,7 @@ def engine_of(server):
 @test('a server whose engine dies in the middle: the client has 98')
 def _():
     for delayed in COMBINATIONS:
-        b = Both(b'', data(100000), delayed=delayed, server_app=SENDS, client_app=GETS)
+        b = Both(b'', sample_data(100000), delayed=delayed, server_app=SENDS, client_app=GETS)
         wait_for(b.client.has_told, 'the data')
         os.kill(engine_of(server=True), signal.SIGKILL)
         server, client, others = b.end()
@@ -189,7 +193,7 @@ def _():
 @test('a client whose engine dies in the middle: the server has 98')
 def _():
     for delayed in COMBINATIONS:
-        b = Both(data(100000), b'', delayed=delayed, server_app=GETS, client_app=SENDS,
+        b = Both(sample_data(100000), b'', delayed=delayed, server_app=GETS, client_app=SENDS,
                  server_io=['-w'])
         wait_for(b.server.has_told, 'the data')
         os.kill(engine_of(server=False), signal.SIGKILL)

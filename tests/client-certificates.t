@@ -6,9 +6,13 @@ import os
 import shutil
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_settings import *
+from chain import Chain, not_resident
+from peer import TLS12, TLS13, Peer
+from pki import cert_hash, issue, openssl, pki, server_env
+from scratch import temp, temp_dir
+from sessions import server_facts, server_refusal, turned_away
+from sockets import tcp_pair
+from tap import is_equal, is_true, run, test
 
 CLIENT = 'extendedKeyUsage=clientAuth'
 EC = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
@@ -86,7 +90,7 @@ for what, make in GOOD.items():
     def _(make=make):
         for option in '-Y', '-y':
             for version in TLS12, TLS13:
-                f, peer = facts(trusting(), [option], cert=make(), min=version, max=version)
+                f, peer = server_facts(trusting(), [option], cert=make(), min=version, max=version)
                 is_equal(f['SSL_PEER_CERT_HASH'], cert_hash(make()))
 
 
@@ -98,14 +102,14 @@ def _():
     is_equal(name, 'TLSV1_ALERT_UNKNOWN_CA')
     with open(path('leaf'), 'a') as leaf, open(path('inter')) as inter:
         leaf.write(inter.read())
-    f, peer = facts(server_env(CAFILE=path('ca')), ['-y'], cert='leaf')
+    f, peer = server_facts(server_env(CAFILE=path('ca')), ['-y'], cert='leaf')
     is_equal(f['SSL_PEER_CERT_SUBJECT'], '/CN=leaf')
 
 
 @test('a client without a certificate gets in with -Y, and nothing is told of one')
 def _():
     for version in TLS12, TLS13:
-        f, peer = facts(trusting(), ['-Y'], min=version, max=version)
+        f, peer = server_facts(trusting(), ['-Y'], min=version, max=version)
         is_equal([v for v in f if v.startswith('SSL_PEER')], [])
 
 
@@ -120,7 +124,7 @@ def _():
 @test('without -Y and -y a client is not asked for a certificate')
 def _():
     for version in TLS12, TLS13:
-        f, peer = facts(trusting(), cert='client', min=version, max=version)
+        f, peer = server_facts(trusting(), cert='client', min=version, max=version)
         is_equal([v for v in f if v.startswith('SSL_PEER')], [])
 
 
@@ -155,7 +159,7 @@ def _():
 
 @test('without CRLFILE nobody is revoked')
 def _():
-    f, peer = facts(server_env(CAFILE=path('ca')), ['-y'], cert='revoked')
+    f, peer = server_facts(server_env(CAFILE=path('ca')), ['-y'], cert='revoked')
     is_equal(f['SSL_PEER_CERT_SUBJECT'], '/CN=revoked')
 
 
@@ -165,7 +169,7 @@ def _():
 @test('CADIR: a hashed directory')
 def _():
     env = server_env(CADIR=hashed('ca'))
-    facts(env, ['-y'], cert='client')
+    server_facts(env, ['-y'], cert='client')
     name, why = turned_away(env, ['-y'], cert=issued('stranger', ca='otherca'))
     is_equal(name, 'TLSV1_ALERT_UNKNOWN_CA')
 
@@ -173,7 +177,7 @@ def _():
 @test('CADIR with CRLFILE')
 def _():
     env = server_env(CADIR=hashed('ca'), CRLFILE=path('crl'))
-    facts(env, ['-y'], cert='client')
+    server_facts(env, ['-y'], cert='client')
     name, why = turned_away(env, ['-y'], cert='revoked')
     is_equal(name, 'SSLV3_ALERT_CERTIFICATE_REVOKED')
 
@@ -181,8 +185,8 @@ def _():
 @test('CADIR with two CAs')
 def _():
     env = server_env(CADIR=hashed('ca', 'otherca'))
-    facts(env, ['-y'], cert='client')
-    facts(env, ['-y'], cert=issued('stranger', ca='otherca'))
+    server_facts(env, ['-y'], cert='client')
+    server_facts(env, ['-y'], cert=issued('stranger', ca='otherca'))
 
 
 for file, directory in ('ca', 'otherca'), ('otherca', 'ca'):
@@ -190,8 +194,8 @@ for file, directory in ('ca', 'otherca'), ('otherca', 'ca'):
     def _(file=file, directory=directory):
         self_signed('selfsigned')
         env = server_env(CAFILE=path(file), CADIR=hashed(directory))
-        facts(env, ['-y'], cert='client')
-        facts(env, ['-y'], cert=issued('stranger', ca='otherca'))
+        server_facts(env, ['-y'], cert='client')
+        server_facts(env, ['-y'], cert=issued('stranger', ca='otherca'))
         name, why = turned_away(env, ['-y'], cert='selfsigned')
         is_true('ALERT' in name, name)
 
@@ -199,7 +203,7 @@ for file, directory in ('ca', 'otherca'), ('otherca', 'ca'):
 @test('CAFILE, CADIR and CRLFILE together')
 def _():
     env = trusting(CADIR=hashed('otherca'))
-    facts(env, ['-y'], cert='client')
+    server_facts(env, ['-y'], cert='client')
     name, why = turned_away(env, ['-y'], cert='revoked')
     is_equal(name, 'SSLV3_ALERT_CERTIFICATE_REVOKED')
 
@@ -208,15 +212,15 @@ def _():
 def _():
     with open(path('ca')) as ca, open(path('otherca')) as other:
         env = server_env(CAFILE=temp(ca.read() + other.read()))
-    facts(env, ['-y'], cert='client')
-    facts(env, ['-y'], cert=issued('stranger', ca='otherca'))
+    server_facts(env, ['-y'], cert='client')
+    server_facts(env, ['-y'], cert=issued('stranger', ca='otherca'))
 
 
 @test('-Y and -y without CAFILE and CADIR are a configuration error')
 def _():
     not_resident('says so in words of its own: see engined.t')
     for option in '-Y', '-y':
-        is_equal(refusal(server_env(), [option]), 'neither CAFILE nor CADIR is set: '
+        is_equal(server_refusal(server_env(), [option]), 'neither CAFILE nor CADIR is set: '
                  'nothing to verify client certificates with')
 
 
@@ -235,7 +239,7 @@ for number, (what, subject) in enumerate(SUBJECTS.items()):
         issued(name, subject=subject)
         for option in '-Y', '-y':
             for version in TLS12, TLS13:
-                f, peer = facts(trusting(), [option], cert=name, min=version, max=version)
+                f, peer = server_facts(trusting(), [option], cert=name, min=version, max=version)
                 is_equal(f['SSL_PEER_CERT_SUBJECT'], subject[:768])
                 is_equal(f['SSL_PEER_CERT_ISSUER'], '/CN=Test ca')
                 is_equal(f['SSL_PEER_CERT_HASH'], cert_hash(name))
@@ -246,8 +250,8 @@ def _():
     issuer, subject = '/DC=' + 'i' * 6000, '/DC=' + 's' * 6000
     self_signed('longca', issuer, '-addext', 'basicConstraints=critical,CA:TRUE')
     issued('longboth', ca='longca', subject=subject)
-    f, peer = facts(server_env(CAFILE=path('longca'), TLS_ALPN='a' * 255), ['-y'],
-                    cert='longboth', alpn=['a' * 255], name='.'.join(['n' * 49] * 5))
+    f, peer = server_facts(server_env(CAFILE=path('longca'), TLS_ALPN='a' * 255), ['-y'],
+                           cert='longboth', alpn=['a' * 255], name='.'.join(['n' * 49] * 5))
     is_equal(f['SSL_PEER_CERT_SUBJECT'], subject[:768])
     is_equal(f['SSL_PEER_CERT_ISSUER'], issuer[:768])
     is_equal(f['SSL_ALPN'], 'a' * 255)
@@ -260,7 +264,7 @@ def _():
 @test('control bytes of a subject do not get into the environment')
 def _():
     issued('control', subject='/CN=a\nSSL_CIPHER=none\r\x1b[2J\x7f')
-    f, peer = facts(trusting(), ['-y'], cert='control')
+    f, peer = server_facts(trusting(), ['-y'], cert='control')
     is_equal(f['SSL_CIPHER'], peer.tls.cipher()[0])
     is_equal([v for v in f if v.startswith('SSL_') and not f[v].isprintable()], [])
     is_equal(f['SSL_PEER_CERT_HASH'], cert_hash('control'))

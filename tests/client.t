@@ -2,19 +2,21 @@
 # ISC licence: see COPYING.
 # tls-handshake -c: what a client asks for, shows, accepts and knows of its server.
 
-import glob
 import os
 import re
-import select
 import socket
 import ssl
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_client import *
-from extra_ucspi import dies, read_all
+from chain import FATAL, TOP, Chain, dies, not_resident, reason
+from clients import (OpensslServer, client_facts, client_refusal, connect_client, serve_client,
+                     start_client)
+from peer import TLS12, TLS13, Peer, plain_context
+from pki import EXT, bundle, ca_env, cert_hash, hashed_dir, issue, openssl, pki, server_env
+from scratch import temp, temp_dir
+from sockets import read_to_end, tcp_pair
+from tap import SLOW, Skip, is_equal, is_true, run, test
 
 HELLO = 'echo hello >&7; exec 7>&-; cat <&6'  # shows what comes back
 HERE = ['-k', 'localhost']
@@ -37,7 +39,8 @@ def issued(name, extensions=EXT['server'], **more):
 def _():
     for version in '-tls1_2', '-tls1_3':
         s = OpensslServer('-cert', path('server.pem'), '-key', path('server.key'), version)
-        c = start(['tls-handshake', '-c', *HERE, 'tls-io', '-w', 'sh', '-c', HELLO], s.connect())
+        c = start_client(['tls-handshake', '-c', *HERE, 'tls-io', '-w', 'sh', '-c', HELLO],
+                         s.connect())
         is_equal(c.wait(), 0)
         is_equal(c.stderr(), 'olleh\n')
 
@@ -48,10 +51,10 @@ def _():
         client, server = tcp_pair()
         with open('/dev/null') as null:
             unused = dict.fromkeys((6, 7, 8, 9), null.fileno())
-            c = start(['tls-handshake', '-c', *HERE, *options, 'tls-io', '-w',
-                       'sh', '-c', 'cat <&%d >&%d' % (r, w)], client,
-                      fds={**unused, r: client.fileno(), w: client.fileno()})
-        peer = serve(server)
+            c = start_client(['tls-handshake', '-c', *HERE, *options, 'tls-io', '-w',
+                              'sh', '-c', 'cat <&%d >&%d' % (r, w)], client,
+                             fds={**unused, r: client.fileno(), w: client.fileno()})
+        peer = serve_client(server)
         peer.send(b'hello')
         is_equal(peer.end_politely(), (b'hello', 'close_notify'))
         is_equal(c.wait(), 0)
@@ -59,7 +62,7 @@ def _():
 
 @test('a server that hangs up in the middle of the handshake: 97')
 def _():
-    server, c = connect(HERE)
+    server, c = connect_client(HERE)
     server.recv(65536)
     server.close()
     is_equal(reason(c), 'the peer closed the connection')
@@ -67,7 +70,7 @@ def _():
 
 @test('a server that resets the connection: 97')
 def _():
-    server, c = connect(HERE)
+    server, c = connect_client(HERE)
     server.recv(65536)
     Peer(server, client=False).reset()
     is_equal(reason(c), 'Connection reset by peer')
@@ -75,7 +78,7 @@ def _():
 
 @test('an alert of the server is told: 97')
 def _():
-    text = refusal(HERE, alpn=['x'], ciphers='ECDHE-ECDSA-AES128-SHA', max=TLS12)
+    text = client_refusal(HERE, alpn=['x'], ciphers='ECDHE-ECDSA-AES128-SHA', max=TLS12)
     is_true('handshake failure' in text, text)
 
 
@@ -86,13 +89,13 @@ TIMED_OUT = 'the handshake timed out'
 
 @test('-K: a server that says nothing is left after that long, 97')
 def _():
-    server, c = connect(['-K', '100', *HERE])
+    server, c = connect_client(['-K', '100', *HERE])
     is_equal(reason(c), TIMED_OUT)
 
 
 @test('-K: a server that stops in the middle of its answer is left as well')
 def _():
-    server, c = connect(['-K', str(500 * SLOW), *HERE])
+    server, c = connect_client(['-K', str(500 * SLOW), *HERE])
     peer = Peer(server, client=False, cert='server')
     peer._in.write(server.recv(65536))
     try:
@@ -109,8 +112,8 @@ def sni(options, **settings):
     names = []
     context = plain_context(False, cert='server', **settings)
     context.sni_callback = lambda tls, name, context: names.append(name)
-    server, c = connect(options)
-    is_equal(serve(server, context=context).end_politely(), (b'', 'close_notify'))
+    server, c = connect_client(options)
+    is_equal(serve_client(server, context=context).end_politely(), (b'', 'close_notify'))
     is_equal(c.wait(), 0)
     return names
 
@@ -137,20 +140,20 @@ def _():
 @test('-k: an IP address is looked for in the certificate, not sent')
 def _():
     is_equal(sni(['-k', '127.0.0.1']), [None])
-    f = facts(['-k', '::1'], cert=issued('v6', 'subjectAltName=IP:::1'))
+    f = client_facts(['-k', '::1'], cert=issued('v6', 'subjectAltName=IP:::1'))
     is_equal(f['SSL_PEER_CERT_HASH'], cert_hash('v6'))
 
 
 @test('-k: a dot at the end of a name is of no account')
 def _():
     is_equal(sni(['-k', 'localhost.']), ['localhost'])
-    is_equal(facts(['-k', 'Example.ORG.'])['SSL_TLS_SNI_SERVERNAME'], 'example.org')
+    is_equal(client_facts(['-k', 'Example.ORG.'])['SSL_TLS_SNI_SERVERNAME'], 'example.org')
 
 
 @test('-k: what was not sent is not SSL_TLS_SNI_SERVERNAME')
 def _():
     for options in ['-k', '127.0.0.1'], ['-n'], ['-n', '-k', '::1']:
-        is_equal(facts(options).get('SSL_TLS_SNI_SERVERNAME'), None, 'with %r' % options)
+        is_equal(client_facts(options).get('SSL_TLS_SNI_SERVERNAME'), None, 'with %r' % options)
 
 
 @test('-k that is neither a host name nor an IP address: 96, and the server gets not one byte')
@@ -158,26 +161,26 @@ def _():
     for name in ('*.example.net', 'a b', '[::1]', '.', '..', 'a..b', '.a', '-a', 'a/b', 'a:1',
                  'b\u00fccher.example', 'x' * 254):
         for options in ['-k', name], ['-n', '-k', name]:
-            server, c = connect(options, ['echo', 'ran'])
+            server, c = connect_client(options, ['echo', 'ran'])
             server.shutdown(socket.SHUT_WR)
-            is_equal(read_all(server), b'', 'what the server gets')
+            is_equal(read_to_end(server), b'', 'what the server gets')
             is_equal(reason(c, 96), '-k %s is neither a host name nor an IP address' % name)
-    is_equal(refusal(['-k', 'a\nb'], code=96),
+    is_equal(client_refusal(['-k', 'a\nb'], code=96),
              '-k a?b is neither a host name nor an IP address')
 
 
 @test('a client that was given neither name nor -n nor -N: 100, and the server gets not one byte')
 def _():
-    server, c = connect([], ['echo', 'ran'])
-    is_equal(read_all(server), b'')
+    server, c = connect_client([], ['echo', 'ran'])
+    is_equal(read_to_end(server), b'')
     dies(c, 100, 'tls-handshake: fatal: no server name to verify: give -k name, or -n')
 
 
 @test('-n takes a server of any name, if it is one that can be trusted')
 def _():
-    is_equal(facts(['-n'], cert='a')['stderr'], '')
+    is_equal(client_facts(['-n'], cert='a')['stderr'], '')
     issued('stranger', ca='otherca')
-    is_true('certificate verif' in refusal(['-n'], cert='stranger'), 'verifies')
+    is_true('certificate verif' in client_refusal(['-n'], cert='stranger'), 'verifies')
 
 
 @test('-N takes any server, and says once that it verifies nothing')
@@ -185,14 +188,14 @@ def _():
     issued('stranger', ca='otherca')
     for options in ['-N'], ['-N', '-k', 'wrong.example'], ['-N', '-n', '-N']:
         for env in ca_env(), {}:
-            said = facts(options, env=env, cert='stranger')['stderr']
+            said = client_facts(options, env=env, cert='stranger')['stderr']
             is_true(re.fullmatch('tls-handshake: warning: [^\n]*nothing is verified\n', said), said)
-    is_equal(facts(['-N', '-v', '0'], cert='stranger')['stderr'], '', 'stderr with -v 0')
+    is_equal(client_facts(['-N', '-v', '0'], cert='stranger')['stderr'], '', 'stderr with -v 0')
 
 
 @test('-N needs no trust store: what is wrong with it does not matter')
 def _():
-    facts(['-N'], env={'CAFILE': '/nonesuch', 'CADIR': '/nonesuch', 'CRLFILE': '/nonesuch'})
+    client_facts(['-N'], env={'CAFILE': '/nonesuch', 'CADIR': '/nonesuch', 'CRLFILE': '/nonesuch'})
 
 
 # -y
@@ -206,8 +209,8 @@ def shown(options, mode=ssl.CERT_REQUIRED, **settings):
     """The common name in the certificate that the client shows, or None."""
     context = plain_context(False, cert='server', verify=True, **settings)
     context.verify_mode = mode
-    server, c = connect([*HERE, *options], env=showing())
-    peer = serve(server, context=context)
+    server, c = connect_client([*HERE, *options], env=showing())
+    peer = serve_client(server, context=context)
     is_equal(peer.end_politely(), (b'', 'close_notify'))
     is_equal(c.wait(), 0)
     cert = peer.tls.getpeercert()
@@ -235,9 +238,9 @@ def _():
 def _():
     for version, code in (TLS12, 97), (TLS13, 98):
         context = plain_context(False, cert='server', verify=True, min=version, max=version)
-        server, c = connect(HERE)
+        server, c = connect_client(HERE)
         try:
-            serve(server, context=context)
+            serve_client(server, context=context)
             raise AssertionError('the server let it in')
         except ssl.SSLError as e:
             is_equal(e.reason, 'PEER_DID_NOT_RETURN_A_CERTIFICATE')
@@ -254,8 +257,8 @@ def _():
                        (showing(CERTFILE=None), 'CERTFILE is not set, KEYFILE is'),
                        (showing(KEYFILE='/nonesuch'),
                         'unable to read KEYFILE /nonesuch: No such file or directory')):
-        is_equal(refusal([*HERE, '-y'], env, 96), words)
-    text = refusal([*HERE, '-y'], showing(KEYFILE=path('server.key')), 96)
+        is_equal(client_refusal([*HERE, '-y'], env, 96), words)
+    text = client_refusal([*HERE, '-y'], showing(KEYFILE=path('server.key')), 96)
     is_true(text.startswith('unable to use CERTFILE %s with KEYFILE %s: '
                             % (path('client.pem'), path('server.key'))), text)
 
@@ -267,9 +270,9 @@ def trusts(env, options=HERE, **more):
     found = set()
     for ca in 'ca', 'otherca':
         name = issued('by-' + ca, ca=ca)
-        server, c = connect(options, ['tls-io', '-w', 'true'], env=env, **more)
+        server, c = connect_client(options, ['tls-io', '-w', 'true'], env=env, **more)
         try:
-            is_equal(serve(server, cert=name).end_politely(), (b'', 'close_notify'))
+            is_equal(serve_client(server, cert=name).end_politely(), (b'', 'close_notify'))
             is_equal(c.wait(), 0)
             found.add(ca)
         except ssl.SSLError:
@@ -288,16 +291,16 @@ def _():
 
 @test('CADIR: the authorities that are hashed there')
 def _():
-    is_equal(trusts({'CADIR': hashed('ca')}), {'ca'})
-    is_equal(trusts({'CADIR': hashed('ca', 'otherca')}), {'ca', 'otherca'})
-    is_equal(trusts({'CADIR': hashed()}), set())
+    is_equal(trusts({'CADIR': hashed_dir('ca')}), {'ca'})
+    is_equal(trusts({'CADIR': hashed_dir('ca', 'otherca')}), {'ca', 'otherca'})
+    is_equal(trusts({'CADIR': hashed_dir()}), set())
 
 
 @test('CAFILE and CADIR: those of both')
 def _():
-    is_equal(trusts({'CAFILE': path('ca.pem'), 'CADIR': hashed('otherca')}), {'ca', 'otherca'})
-    is_equal(trusts({'CAFILE': path('otherca.pem'), 'CADIR': hashed('ca')}), {'ca', 'otherca'})
-    is_equal(trusts({'CAFILE': path('ca.pem'), 'CADIR': hashed()}), {'ca'})
+    is_equal(trusts({'CAFILE': path('ca.pem'), 'CADIR': hashed_dir('otherca')}), {'ca', 'otherca'})
+    is_equal(trusts({'CAFILE': path('otherca.pem'), 'CADIR': hashed_dir('ca')}), {'ca', 'otherca'})
+    is_equal(trusts({'CAFILE': path('ca.pem'), 'CADIR': hashed_dir()}), {'ca'})
 
 
 @test('CAFILE or CADIR that is not there, or is none: 96')
@@ -307,7 +310,7 @@ def _():
                        ({'CAFILE': temp(b'no PEM')}, 'unable to use CAFILE '),
                        ({'CAFILE': temp()}, 'unable to use CAFILE '),
                        ({'CADIR': path('ca.pem')}, 'unable to open CADIR ')):
-        text = refusal(HERE, env, 96)
+        text = client_refusal(HERE, env, 96)
         is_true(text.startswith(words), text)
 
 
@@ -352,9 +355,9 @@ def system_trusts(wrapper, env={}):
 
 def attempt(wrapper, env, cert):
     client, server = tcp_pair()
-    c = start([*wrapper, 'tls-handshake', '-c', *HERE, 'tls-io', '-w', 'true'], client, env)
+    c = start_client([*wrapper, 'tls-handshake', '-c', *HERE, 'tls-io', '-w', 'true'], client, env)
     try:
-        serve(server, cert=cert).end_politely()
+        serve_client(server, cert=cert).end_politely()
     except ssl.SSLError:
         server.close()
     c.wait()
@@ -379,7 +382,7 @@ def _():
 @test('neither CAFILE nor CADIR: a system that trusts nobody is told of, 96')
 def _():
     not_resident('reads the files where it runs, not where the chain does')
-    text = refusal(HERE, {}, 96, on_system())
+    text = client_refusal(HERE, {}, 96, on_system())
     is_true(re.match(r'unable to read \S+ /.*/cert.pem: No such file or directory', text), text)
 
 
@@ -387,13 +390,13 @@ def _():
 def _():
     wrapper = on_system(certs=[(hash_of('ca'), 'ca')])
     is_equal(system_trusts(wrapper, {'CAFILE': path('otherca.pem')}), {'otherca'})
-    is_equal(system_trusts(wrapper, {'CADIR': hashed('otherca')}), {'otherca'})
+    is_equal(system_trusts(wrapper, {'CADIR': hashed_dir('otherca')}), {'otherca'})
 
 
 @test('SSL_CERT_FILE and SSL_CERT_DIR do not matter')
 def _():
     not_resident('reads the files where it runs, not where the chain does')
-    env = {'SSL_CERT_FILE': path('otherca.pem'), 'SSL_CERT_DIR': hashed('otherca')}
+    env = {'SSL_CERT_FILE': path('otherca.pem'), 'SSL_CERT_DIR': hashed_dir('otherca')}
     for wrapper in on_system(certs=[(hash_of('ca'), 'ca')]), on_system(files=['ca']):
         is_equal(system_trusts(wrapper, env), {'ca'})
     is_equal(trusts(dict(env, CAFILE=path('ca.pem'))), {'ca'})
@@ -418,7 +421,8 @@ def with_staple(options, response, version):
     """The exit code of a client and what it says, of a server that staples this response."""
     s = OpensslServer('-cert', path('stapled.pem'), '-key', path('stapled.key'), version,
                       *(['-status_file', response] if response else []))
-    c = start(['tls-handshake', '-c', *options, 'tls-io', '-w', 'sh', '-c', HELLO], s.connect())
+    c = start_client(['tls-handshake', '-c', *options, 'tls-io', '-w', 'sh', '-c', HELLO],
+                     s.connect())
     return c.wait(), c.stderr()
 
 
@@ -454,7 +458,7 @@ def _():
 def _():
     for offer, choice, taken in (('smtp', ['smtp'], 'smtp'), ('h2,imap', ['imap'], 'imap'),
                                  ('h2,imap', ['imap', 'h2'], 'imap'), ('smtp', None, None)):
-        f = facts(HERE, ca_env(TLS_ALPN=offer), **({'alpn': choice} if choice else {}))
+        f = client_facts(HERE, ca_env(TLS_ALPN=offer), **({'alpn': choice} if choice else {}))
         is_equal(f.get('SSL_ALPN'), taken, 'with %s' % offer)
 
 
@@ -462,30 +466,30 @@ def _():
 def _():
     for protocols, settings, got in (('tlsv1.2', {}, 'TLSv1.2'), ('tlsv1.3', {}, 'TLSv1.3'),
                                      (None, {}, 'TLSv1.3'), (None, {'max': TLS12}, 'TLSv1.2')):
-        f = facts(HERE, ca_env(TLS_PROTOCOLS=protocols), **settings)
+        f = client_facts(HERE, ca_env(TLS_PROTOCOLS=protocols), **settings)
         is_equal(f['SSL_PROTOCOL'], got, 'with %s' % protocols)
     for protocols, settings in ('tlsv1.2', {'min': TLS13}), ('tlsv1.3', {'max': TLS12}):
-        text = refusal(HERE, ca_env(TLS_PROTOCOLS=protocols), **settings)
+        text = client_refusal(HERE, ca_env(TLS_PROTOCOLS=protocols), **settings)
         is_true('protocol version' in text, text)
 
 
 @test('a server that has nothing newer than TLS 1.1 is refused')
 def _():
-    text = refusal(HERE, max=ssl.TLSVersion.TLSv1_1, min=ssl.TLSVersion.TLSv1_1,
-                   ciphers='ALL:@SECLEVEL=0')
+    text = client_refusal(HERE, max=ssl.TLSVersion.TLSv1_1, min=ssl.TLSVersion.TLSv1_1,
+                          ciphers='ALL:@SECLEVEL=0')
     is_true('protocol' in text, text)
 
 
 @test('TLS_CIPHERS: the suites of TLS 1.2 that the client offers')
 def _():
     for cipher in 'ECDHE-ECDSA-CHACHA20-POLY1305', 'ECDHE-ECDSA-AES128-GCM-SHA256':
-        is_equal(facts(HERE, ca_env(TLS_CIPHERS=cipher), max=TLS12)['SSL_CIPHER'], cipher)
+        is_equal(client_facts(HERE, ca_env(TLS_CIPHERS=cipher), max=TLS12)['SSL_CIPHER'], cipher)
 
 
 @test('a server without forward secrecy or authenticated encryption is refused')
 def _():
     for ciphers in 'AES128-GCM-SHA256', 'ECDHE-RSA-AES128-SHA256', 'DHE-RSA-AES128-GCM-SHA256':
-        refusal(HERE, cert='rsa', max=TLS12, ciphers=ciphers)
+        client_refusal(HERE, cert='rsa', max=TLS12, ciphers=ciphers)
 
 
 @test('a bad setting: 96, and the server gets not one byte')
@@ -493,9 +497,9 @@ def _():
     for env, words in ((ca_env(TLS_PROTOCOLS='tlsv9'), 'unable to use TLS_PROTOCOLS tlsv9: '),
                        (ca_env(TLS_CIPHERS='nonesuch'), 'unable to use TLS_CIPHERS nonesuch: '),
                        (ca_env(CRLFILE='/nonesuch'), 'unable to read CRLFILE /nonesuch: ')):
-        server, c = connect(HERE, ['echo', 'ran'], env=env)
+        server, c = connect_client(HERE, ['echo', 'ran'], env=env)
         server.shutdown(socket.SHUT_WR)
-        is_equal(read_all(server), b'')
+        is_equal(read_to_end(server), b'')
         is_true(reason(c, 96).startswith(words), c.stderr())
 
 
@@ -521,14 +525,14 @@ def _():
                       SSL_SESSION_RESUMED='Initial', SSL_TLS_SNI_SERVERNAME='localhost',
                       SSL_CIPHER='ECDHE-%s-AES256-GCM-SHA384' % {'rsa': 'RSA'}.get(cert, 'ECDSA'),
                       SSL_CIPHER_USEKEYSIZE='256')
-        f = facts(['-k', 'LocalHost'], ca_env(TLS_ALPN='smtp'), cert=cert, alpn=['smtp'],
-                  max=TLS12, ciphers='AES256')
+        f = client_facts(['-k', 'LocalHost'], ca_env(TLS_ALPN='smtp'), cert=cert, alpn=['smtp'],
+                         max=TLS12, ciphers='AES256')
         is_equal({k: f[k] for k in f if k.startswith('SSL_')}, wanted)
 
 
 @test('the facts in TLS 1.3; what is not known is not set')
 def _():
-    f = facts(['-n'], min=TLS13)
+    f = client_facts(['-n'], min=TLS13)
     is_equal((f['SSL_PROTOCOL'], f['SSL_CIPHER'][-14:]), ('TLSv1.3', '256_GCM_SHA384'))
     is_equal({k: f[k] for k in f if '_PEER_' in k}, of('server'))
     is_equal({k for k in f if k.startswith('SSL_') and '_PEER_' not in k},
@@ -538,7 +542,7 @@ def _():
 @test('the facts of a server that nothing was verified of are there as well')
 def _():
     issued('stranger', ca='otherca')
-    f = facts(['-N', '-v', '0'], cert='stranger')
+    f = client_facts(['-N', '-v', '0'], cert='stranger')
     is_equal({k: f[k] for k in f if '_PEER_' in k}, of('stranger'))
 
 
@@ -557,9 +561,9 @@ def saved(options, cert, code=0, **settings):
     """What -C writes to a file of the server with that certificate."""
     name = temp()
     with open(name, 'w') as f:
-        server, c = connect([*options, '-C', '9'], fds={9: f.fileno()})
+        server, c = connect_client([*options, '-C', '9'], fds={9: f.fileno()})
     try:
-        serve(server, cert=cert, **settings).end_politely()
+        serve_client(server, cert=cert, **settings).end_politely()
     except ssl.SSLError:
         pass
     server.close()
@@ -594,7 +598,7 @@ def into_pipe():
     """A session of which a pipe gets the certificates: the pipe, the server's socket, the chain."""
     r, w = os.pipe()
     with open(w):
-        server, c = connect([*HERE, '-C', '9'], fds={9: w})
+        server, c = connect_client([*HERE, '-C', '9'], fds={9: w})
     return r, server, c
 
 
@@ -602,7 +606,7 @@ def into_pipe():
 def _():
     wanted = chain_of_three()
     r, server, c = into_pipe()
-    peer = serve(server, cert='three')
+    peer = serve_client(server, cert='three')
     with open(r) as f:
         is_equal(f.read(), wanted)
     peer.send(b'hello')
@@ -625,7 +629,7 @@ def _():
     huge()
     r, server, c = into_pipe()
     with open(r):
-        is_equal(serve(server, cert='huge').recv_all(), (b'', 'eof'))
+        is_equal(serve_client(server, cert='huge').recv_all(), (b'', 'eof'))
         server.close()
         is_equal(reason(c), "no room for the peer's certificates")
 
@@ -654,15 +658,15 @@ def _():
 def _():
     r, server, c = into_pipe()
     os.close(r)
-    is_equal(serve(server).recv_all(), (b'', 'eof'))
+    is_equal(serve_client(server).recv_all(), (b'', 'eof'))
     server.close()
     is_equal(reason(c), "unable to write the peer's certificates")
 
 
 @test('-C: a descriptor that is not open: 100, and the server gets not one byte')
 def _():
-    server, c = connect([*HERE, '-C', '9'], ['echo', 'ran'])
-    is_equal(read_all(server), b'')
+    server, c = connect_client([*HERE, '-C', '9'], ['echo', 'ran'])
+    is_equal(read_to_end(server), b'')
     dies(c, 100, 'tls-handshake: fatal: unable to use the descriptor of -C: Bad file descriptor')
 
 

@@ -6,13 +6,15 @@ import itertools
 import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_records import *
-from extra_relay import *
+from forger import ALERT, CLOSE_NOTIFY, TEXT, Forger
+from peer import VERSIONS, Peer, records_of
+from processes import is_idle
+from relay import Background, Session, fails, is_same, join_app, output_breaks, sample_data
+from scratch import temp
+from tap import is_equal, is_true, run, test, wait_for
 
 CUT = 'tls-engine: warning: session cut: the peer ended without close_notify\n'
-DATA = data(1 << 20)  # more than fits into the pipes and the engine together
+DATA = sample_data(1 << 20)  # more than fits into the pipes and the engine together
 
 
 def client_ends(s, way, raw):
@@ -38,10 +40,10 @@ def close(s, step, way, still_open):
     jobs = []
     up, down = 'client' in still_open, 'output' in still_open
     if step == 'client':
-        raw = records(s.peer, DATA, close_notify='close_notify' in way)
+        raw = records_of(s.peer, DATA, close_notify='close_notify' in way)
         jobs.append(Background(client_ends, s, way, raw))
     elif up:
-        jobs.append(Background(s.peer.sock.sendall, records(s.peer, DATA)))
+        jobs.append(Background(s.peer.sock.sendall, records_of(s.peer, DATA)))
     if step == 'output':
         jobs.append(Background(output_ends, s, DATA))
     elif down:
@@ -166,7 +168,7 @@ def _():
     for how in 'close_notify', 'FIN':
         sessions = [Session(version) for _, version in VERSIONS]
         for s in sessions:
-            client_ends(s, how, records(s.peer, b'question', close_notify=how == 'close_notify'))
+            client_ends(s, how, records_of(s.peer, b'question', close_notify=how == 'close_notify'))
             is_equal(s.read(100), b'question')
         is_idle(*(s.engine for s in sessions))
         for s in sessions:
@@ -179,7 +181,7 @@ def _():
 def _():
     for delayed in False, True:
         app = ['sh', '-c', 'exec <&-; exec cat "$0"', temp(DATA)]
-        peer, c = join(app, delayed=delayed)
+        peer, c = join_app(app, delayed=delayed)
         peer.send(DATA)  # and nobody reads it
         got, end = peer.end_politely()
         is_same(got, DATA, 'output')
@@ -191,7 +193,7 @@ def _():
 def _():
     for _, version in VERSIONS:
         s = Session(version)
-        sender = Background(s.peer.sock.sendall, records(s.peer, DATA, close_notify=True))
+        sender = Background(s.peer.sock.sendall, records_of(s.peer, DATA, close_notify=True))
         s.output.close()
         is_equal(s.peer.recv_all(), (b'', 'close_notify'))
         is_same(s.read(len(DATA) + 1), DATA, 'input')

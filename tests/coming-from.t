@@ -12,10 +12,13 @@ import ssl
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from chain import _open_files
-from extra_examples import *
+from chain import BIN, TOP, Chain, need
+from examples import EXAMPLES, Talk, free_port, port_is_open
+from peer import Peer
+from pki import pki, server_env
+from scratch import close_later, temp_dir
+from sockets import tcp_pair
+from tap import SLOW, Skip, diag, is_equal, is_true, run, test, wait_for
 
 MAN = os.path.join(TOP, 'doc', 'man')
 PAGES = sorted(name for name in os.listdir(MAN) if name.startswith('tls-from-'))
@@ -125,7 +128,7 @@ class Room:
         if re.search(r'^(tcpclient|s6-tlsclient)|tlswrapper-tcp|connect =', text, re.M):
             self.listener = socket.create_server((HERE, 0))
             self.listener.settimeout(20 * SLOW)
-            _open_files.append(self.listener)
+            close_later(self.listener)
             self.connect = self.listener.getsockname()[1]
         app = (CLIENT, SERVER, DELAYED_CLIENT, DELAYED)[2 * is_delayed(text) + (not client)]
         for name in 'prog', 'httpd', 'qmail-smtpd', 'smtpd-starttls-proxy-io':
@@ -155,16 +158,16 @@ class Room:
 
     def call(self):
         """A connection to the port on which the script listens."""
-        wait_for(lambda: is_listening(self.listen), 'a server')
+        wait_for(lambda: port_is_open(self.listen), 'a server')
         sock = socket.create_connection((HERE, self.listen), timeout=30 * SLOW)
-        _open_files.append(sock)
+        close_later(sock)
         return sock
 
     def accept(self):
         """The connection that the script makes."""
         sock, _ = self.listener.accept()
         sock.settimeout(30 * SLOW)
-        _open_files.append(sock)
+        close_later(sock)
         return sock
 
 

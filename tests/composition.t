@@ -5,9 +5,14 @@
 import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_ucspi import *
+from chain import BIN, PYTHON, Chain, need, not_under_valgrind, script
+from peer import TLS12, TLS13, Peer, all_of
+from pki import cert_hash, pki, server_env
+from processes import engines
+from scratch import temp, temp_dir
+from sockets import read_line, read_to_end, tcp_pair
+from tap import Skip, is_equal, is_true, run, test, wait_for
+from ucspi import ECHO, application, starttls
 
 
 def serve(text, *argv, env=None):
@@ -93,7 +98,7 @@ def _():
     client, c = serve('tls-ctl-open { tls-await if { false } tls-handshake tls-io } $@',
                       *application('greet(); print(ask(), read_all(r), file=sys.stderr)'))
     starttls(client)
-    is_equal(read_all(client), b'')
+    is_equal(read_to_end(client), b'')
     is_equal(c.wait(), 0)
     is_equal(c.stderr(), "b'' b''\n")
 
@@ -361,7 +366,7 @@ def _():
         $@''', *application('greet(); ask(b"y"); print(read_all(r), file=sys.stderr)'))
     client.sendall(b'starttls\ninjected\n')
     is_equal(read_line(client), b'go ahead\n')
-    is_true(not read_all(client).startswith(b'\x16'), 'no TLS begins')
+    is_true(not read_to_end(client).startswith(b'\x16'), 'no TLS begins')
     client.close()
     is_equal(c.wait(), 0)
     is_equal(sorted(c.stderr().splitlines()),

@@ -6,12 +6,15 @@ import html.parser
 import os
 import re
 import socket
-import struct
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
+from chain import BIN, TOP, Chain, need
+from peer import Peer
+from pki import cert_hash, openssl, pki, server_env
+from scratch import temp_dir
+from sockets import tcp_pair
+from tap import SLOW, is_equal, is_true, run, test, wait_for
 
 MAN = os.path.join(TOP, 'doc', 'man')
 HTML = os.path.join(TOP, 'doc', 'html')

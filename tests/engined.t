@@ -16,14 +16,15 @@ import sys
 import tempfile
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-import chain
-from tap import *
-from chain import *
-from extra_client import hashed
-from extra_privileges import as_root, has_nothing_of_root, is_confined
-from extra_server import children_of
-from extra_settings import STARTTLS, delayed, starttls, status_of
-from extra_ucspi import SETTINGS, Recorder, descriptors, not_under_valgrind, state_of
+from chain import BIN, PYTHON, Chain, delayed, descriptors, need, not_under_valgrind
+from peer import TLS12, TLS13, Peer, Recorder, plain_context
+from pki import cert_hash, hashed_dir, pki, server_env
+from privileges import as_root, has_nothing_of_root, is_confined
+from proc import children_of, fds_of, state_of, status_of
+from scratch import close_later, temp, temp_dir
+from sockets import tcp_pair
+from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
+from ucspi import SETTINGS, STARTTLS_APP, starttls
 
 FATAL = 'tls-handshake: fatal: unable to start TLS: '
 LOADED = 'tls-engined: info: new settings loaded'
@@ -56,7 +57,7 @@ class Engine:
         if notify:
             r, w = os.pipe()
             self.notification = os.fdopen(r, 'rb', buffering=0)
-            chain._open_files.append(self.notification)
+            close_later(self.notification)
             argv[1:1] = ['-d', str(w)]
             pass_fds = [*pass_fds, w]
         if not listener:
@@ -68,7 +69,7 @@ class Engine:
         self._p = subprocess.Popen(argv, env=environment, stdin=listener or subprocess.DEVNULL,
                                    stderr=self._err, stdout=self._err, pass_fds=pass_fds, **kw)
         self.pid = self._p.pid
-        chain._open_files.insert(0, self)  # to end before its files go
+        close_later(self, first=True)  # to end before its files go
         if notify:
             os.close(w)
 
@@ -116,7 +117,7 @@ def listening(backlog=5):
     """A listening socket of ours, which goes with the test, and its path."""
     path = temp_dir() + '/engine'
     listener = socket.socket(socket.AF_UNIX)
-    chain._open_files.append(listener)
+    close_later(listener)
     listener.bind(path)
     listener.listen(backlog)
     return listener, path
@@ -297,7 +298,7 @@ def fill(path):
     waiting = []
     while True:
         s = socket.socket(socket.AF_UNIX)
-        chain._open_files.append(s)
+        close_later(s)
         s.setblocking(False)
         try:
             s.connect(path)
@@ -446,7 +447,7 @@ def _():
         raise Skip('valgrind has descriptors of its own')
     rfd, wfd = os.pipe()
     reader = os.fdopen(rfd, 'rb')
-    chain._open_files.append(reader)
+    close_later(reader)
     e = Engine(server_env(), pass_fds=[wfd]).ready()
     os.close(wfd)
     is_equal(reader.read(), b'', 'a pipe end that was in the way')
@@ -524,7 +525,7 @@ def _():
 
 @as_root('a CADIR that TLS_UID cannot read, which is read as needed, is found as it starts')
 def _():
-    d = hashed('ca')
+    d = hashed_dir('ca')
     os.chmod(d, 0o700)
     e = Engine(server_env(CADIR=d, **DROP))
     is_equal(e.notification.read(), b'', 'readiness')
@@ -1206,9 +1207,10 @@ def _():
 @test('delayed TLS: the application knows nothing of the engine')
 def _():
     e = engine()
-    for prog in STARTTLS, ['sh', '-c', 'test -z "$TLS_ENGINE" && exec "$@"', 'sh', *STARTTLS]:
+    for prog in STARTTLS_APP, ['sh', '-c', 'test -z "$TLS_ENGINE" && exec "$@"', 'sh',
+                               *STARTTLS_APP]:
         client, server = tcp_pair()
-        c = Chain(delayed(['tls-await', 'tls-handshake', 'tls-io'], prog), server,
+        c = Chain(delayed(prog, ['tls-await', 'tls-handshake', 'tls-io']), server,
                   env={'TLS_ENGINE': e.path})
         is_equal(e.sessions(), [], 'sessions in the plaintext phase')
         starttls(client)
@@ -1223,7 +1225,7 @@ def _():
 @test('delayed TLS: without an engine the application cannot go on in plaintext')
 def _():
     client, server = tcp_pair()
-    c = Chain(delayed(['tls-await', 'tls-handshake', 'tls-io'], STARTTLS), server,
+    c = Chain(delayed(STARTTLS_APP, ['tls-await', 'tls-handshake', 'tls-io']), server,
               env={'TLS_ENGINE': temp_dir() + '/none'})
     starttls(client)
     is_equal(client.recv(1), b'')

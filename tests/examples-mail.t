@@ -11,9 +11,11 @@ import shutil
 import ssl
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_examples import *
+from chain import Chain, need
+from examples import EXAMPLES, Daemon, Played, example, free_port, is_done, is_refused
+from pki import pki
+from scratch import temp_dir
+from tap import is_equal, is_true, run, test, wait_for
 
 ENVELOPE = ['alice@example.org', 'bob@example.net']
 MAIL = b'''From: alice@example.org
@@ -133,7 +135,6 @@ def _():
     [(head, body)] = postfix.delivered()
     is_equal(body, BODY)
     is_true(b'with ESMTPS' in head, 'Received by TLS: %r' % head)
-
 
 
 @test('a mail of 20 MB arrives at Postfix whole, by STARTTLS')
@@ -270,7 +271,6 @@ def _():
     for talk in server.talks[1:]:
         is_true(talk.said.startswith(CLEAR), 'said in plaintext: %r' % talk.said)
         is_true(b'alice' not in talk.said and b'MAIL' not in talk.said, 'said: %r' % talk.said)
-
 
 
 @test('send-opportunistic: encrypted and verified; encrypted; in plaintext; it says which')

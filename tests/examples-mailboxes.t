@@ -9,9 +9,11 @@ import re
 import shutil
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_examples import *
+from chain import need
+from examples import Daemon, example, free_port, is_done
+from pki import cert_hash, pki
+from scratch import temp, temp_dir
+from tap import is_equal, is_true, run, test
 
 CONF = '''
 base_dir = {dir}/run

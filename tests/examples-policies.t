@@ -5,15 +5,19 @@
 import os
 import re
 import shutil
+import socket
 import ssl
-import stat
 import sys
 import threading
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_examples import *
+from chain import Chain
+from examples import EXAMPLES, Played, example, free_port, is_done, is_refused, port_is_open
+from peer import TLS12, Peer
+from pki import cert_hash, openssl, pki, server_env
+from scratch import temp_dir
+from sockets import tcp_pair
+from tap import SLOW, is_equal, is_true, run, test, wait_for
 
 POLICY = EXAMPLES + '/policy/'
 SAY_HELLO = ['sh', '-c', 'echo hello >&7; cat <&6']
@@ -261,7 +265,7 @@ class StarttlsServer:
         self.port = free_port()
         self.chain = Chain(['./run'], env={'PORT': str(self.port)},
                            preexec=lambda: os.chdir(self.dir))
-        wait_for(lambda: self.chain.poll() is not None or is_listening(self.port), 'the server')
+        wait_for(lambda: self.chain.poll() is not None or port_is_open(self.port), 'the server')
         is_equal(self.chain.poll(), None, 'exit code: ' + self.chain.stderr())
 
 

@@ -11,9 +11,8 @@ import ssl
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_examples import *
+from examples import EXAMPLES, Played, Talk, example, is_done, is_refused
+from tap import SLOW, is_equal, is_true, run, test
 
 # What is said up to TLS: the server's lines, the client's (as patterns), in turn.
 

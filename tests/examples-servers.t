@@ -4,17 +4,17 @@
 
 import glob
 import os
-import pwd
 import re
 import shutil
-import socket
 import struct
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_examples import *
+from chain import Chain, need
+from examples import EXAMPLES, Daemon, Played, as_user, example, free_port, is_done
+from pki import cert_hash, pki
+from scratch import temp, temp_dir
+from tap import Skip, is_equal, is_true, run, test, wait_for
 
 
 def is_certified(proto, port):

@@ -14,10 +14,13 @@ import ssl
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from chain import _open_files
-from extra_examples import *
+from chain import BIN, need
+from examples import EXAMPLES, SBIN, Daemon, free_port, port_is_open
+from peer import plain_context
+from pki import EXT, cert_hash, issue, pki
+from proc import find_processes
+from scratch import close_later, temp_dir
+from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
 
 HERE = '127.0.0.1'
 WAIT = str(20000 * SLOW)  # ms
@@ -135,9 +138,9 @@ def tls(port, name=HERE, cert=None):
     if cert:
         context.load_cert_chain('%s/%s.pem' % (pki(), cert), '%s/%s.key' % (pki(), cert))
     s = socket.create_connection((HERE, port), timeout=30 * SLOW)
-    _open_files.append(s)
+    close_later(s)
     s = context.wrap_socket(s, server_hostname=name)
-    _open_files.append(s)
+    close_later(s)
     return s
 
 
@@ -497,7 +500,7 @@ def _():
         wait_for(lambda: command('s6-svstat', '-o', 'pid', d) not in (pid, '-1\n'), 'a new ' + name)
         if name == 'tls-engined':
             wait_for(lambda: command('s6-svstat', '-o', 'ready', d) == 'true\n', 'an engine')
-        wait_for(lambda: is_listening(scan.ports['https']), 'a server')
+        wait_for(lambda: port_is_open(scan.ports['https']), 'a server')
         is_equal(get(scan.ports['https']), b'a page\n')
 
 
@@ -552,7 +555,7 @@ def _():
     send_by_smtps(scan)
     is_equal(get(scan.ports['https']), b'a page\n')
     command('s6-rc', '-l', scan.live, '-t', WAIT, '-d', 'change', 'tls-engined')
-    is_true(not any(map(is_listening, scan.ports.values())), 'without the engine none is up')
+    is_true(not any(map(port_is_open, scan.ports.values())), 'without the engine none is up')
 
 
 @test('the services of README.md are those that there are')

@@ -5,11 +5,12 @@
 import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_relay import *
+from peer import VERSIONS, Peer, records_of
+from relay import Background, is_same, sample_data, serve_app
+from scratch import temp
+from tap import SLOW, is_equal, run, test
 
-SHORT, LONG = b'bye\n', data(300000)  # the latter fits into no pipe
+SHORT, LONG = b'bye\n', sample_data(300000)  # the latter fits into no pipe
 
 
 def sessions(times, content, meet, app=('cat', '%s'), **kw):
@@ -17,7 +18,7 @@ def sessions(times, content, meet, app=('cat', '%s'), **kw):
     meet is what the client does in each."""
     argv = [arg.replace('%s', temp(content)) for arg in app]
     while times > 0:
-        batch = [serve(argv, **kw) for _ in range(min(times, 10))]
+        batch = [serve_app(argv, **kw) for _ in range(min(times, 10))]
         for i, (sock, c) in enumerate(batch):
             version = VERSIONS[i % 2][1]
             peer = Peer(sock, min=version, max=version).handshake()
@@ -41,12 +42,12 @@ def reads_once_the_application_is_gone(peer, c):
 
 def sends_first(peer, c):
     """What the application never reads."""
-    peer.send(data(100000))
+    peer.send(sample_data(100000))
     return peer.recv_all()
 
 
 def sends_all_the_time(peer, c):
-    sender = Background(peer.sock.sendall, records(peer, data(3000000)))
+    sender = Background(peer.sock.sendall, records_of(peer, sample_data(3000000)))
     result = peer.recv_all()
     sender.finish()
     return result
@@ -103,7 +104,7 @@ def _():
 @test('a client that reads slowly gets all of it long after the application is gone')
 def _():
     for delayed in False, True:
-        sock, c = serve(['cat', temp(LONG)], delayed=delayed)
+        sock, c = serve_app(['cat', temp(LONG)], delayed=delayed)
         peer = Peer(sock).handshake()
         is_equal(c.wait(), 0)
         got = b''
@@ -116,7 +117,7 @@ def _():
 @test('a client that got everything and just closes has not cut anything off: tls-io -w gives 7')
 def _():
     for _ in range(times(50)):
-        sock, c = serve(['sh', '-c', 'echo bye; exit 7'], io=['-w'])
+        sock, c = serve_app(['sh', '-c', 'echo bye; exit 7'], io=['-w'])
         peer = Peer(sock).handshake()
         is_equal(peer.recv_all(), (b'bye\n', 'close_notify'))
         peer.sock.close()

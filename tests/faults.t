@@ -4,7 +4,6 @@
 
 import fcntl
 import os
-import select
 import signal
 import socket
 import ssl
@@ -12,9 +11,15 @@ import struct
 import sys
 import termios
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_settings import *
+from chain import FATAL, Chain, delayed, need, not_resident, reason
+from peer import TLS12, Peer, client_hello
+from pki import openssl, pki, server_env
+from processes import engines
+from scratch import temp, temp_dir
+from sessions import server_facts, server_refusal, turned_away
+from sockets import drip, read_to_end, tcp_pair
+from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
+from ucspi import STARTTLS_APP, starttls
 
 ALERT, HANDSHAKE = b'\x15', b'\x16'  # types of a record
 PLAINTEXT = "bytes came in plaintext before the client's TLS began"
@@ -40,20 +45,20 @@ for variable, options in VARIABLES.items():
     @test('%s is missing' % variable)
     def _(variable=variable, options=options):
         for name in '/nonexistent', temp() + '/x', '':
-            why = refusal(with_file(variable, name), options)
+            why = server_refusal(with_file(variable, name), options)
             is_true(why.startswith('unable to read %s %s: ' % (variable, name)), why)
             is_true(why.endswith(('No such file or directory', 'Not a directory')), why)
 
     @test('%s is a directory' % variable)
     def _(variable=variable, options=options):
         d = temp_dir()
-        is_equal(refusal(with_file(variable, d), options),
+        is_equal(server_refusal(with_file(variable, d), options),
                  'unable to read %s %s: Is a directory' % (variable, d))
 
     @test('%s is empty' % variable)
     def _(variable=variable, options=options):
         f = temp()
-        is_equal(refusal(with_file(variable, f), options),
+        is_equal(server_refusal(with_file(variable, f), options),
                  'unable to use %s %s: the file is empty' % (variable, f))
 
     @test('%s is malformed' % variable)
@@ -63,7 +68,7 @@ for variable, options in VARIABLES.items():
                         b'-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n',
                         b'-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n'):
             f = temp(content)
-            why = refusal(with_file(variable, f), options)
+            why = server_refusal(with_file(variable, f), options)
             is_true(f in why and variable in why, why)
 
     @test('%s is unreadable' % variable)
@@ -85,14 +90,14 @@ for variable, options in VARIABLES.items():
 
 @test('a key and a certificate in each other\'s place')
 def _():
-    why = refusal(server_env(KEYFILE=path('server'), CERTFILE=path('server', 'key')))
+    why = server_refusal(server_env(KEYFILE=path('server'), CERTFILE=path('server', 'key')))
     is_true(why.startswith('unable to use CERTFILE ' + path('server', 'key')), why)
 
 
 @test('a key that does not match the certificate, of the same kind or another')
 def _():
     for key in path('a', 'key'), path('rsa', 'key'):
-        why = refusal(server_env(KEYFILE=key))
+        why = server_refusal(server_env(KEYFILE=key))
         is_true(why.startswith('unable to use CERTFILE %s with KEYFILE %s: ' %
                                (path('server'), key)), why)
 
@@ -100,7 +105,7 @@ def _():
 @test('a key by name that does not match is told from the pairs that do')
 def _():
     env = {'KEYFILE:a.example.org': path('b', 'key'), 'CERTFILE:a.example.org': path('a')}
-    why = refusal(server_env(**env))
+    why = server_refusal(server_env(**env))
     is_true(why.startswith('unable to use CERTFILE %s with KEYFILE %s: ' %
                            (path('a'), path('b', 'key'))), why)
 
@@ -109,7 +114,7 @@ def _():
 def _():
     f = temp()
     openssl('ec', '-in', path('server', 'key'), '-aes128', '-passout', 'pass:secret', '-out', f)
-    why = refusal(server_env(KEYFILE=f))
+    why = server_refusal(server_env(KEYFILE=f))
     is_true(f in why, why)
 
 
@@ -121,13 +126,13 @@ def _():
                         'CERTFILE:x is not set, KEYFILE:x is'),
                        (server_env(**{'CERTFILE:*.x': path('a')}),
                         'KEYFILE:*.x is not set, CERTFILE:*.x is')):
-        is_equal(refusal(env), unset)
+        is_equal(server_refusal(env), unset)
 
 
 @test('no pair at all')
 def _():
-    is_equal(refusal({}), 'KEYFILE and CERTFILE are not set')
-    is_equal(refusal({'TLS_SNI': 'require'}), 'no KEYFILE and CERTFILE is set')
+    is_equal(server_refusal({}), 'KEYFILE and CERTFILE are not set')
+    is_equal(server_refusal({'TLS_SNI': 'require'}), 'no KEYFILE and CERTFILE is set')
 
 
 @test('CADIR is missing or no directory, with CAFILE or without')
@@ -137,7 +142,7 @@ def _():
     for more in {}, {'CAFILE': path('ca')}:
         for d, error in (('/nonexistent', 'No such file or directory'),
                          (temp(), 'Not a directory'), (program, 'Not a directory')):
-            why = refusal(server_env(CADIR=d, **more), ['-y'])
+            why = server_refusal(server_env(CADIR=d, **more), ['-y'])
             is_true(why.endswith('CADIR %s: %s' % (d, error)), why)
 
 
@@ -147,7 +152,7 @@ def _():
     with open(d + '/01234567.0', 'w') as f:
         f.write('no PEM\n')
     # What can be trusted is; a certificate that is not there cannot.
-    facts(server_env(CADIR=d, CAFILE=path('ca')), ['-y'], cert='client')
+    server_facts(server_env(CADIR=d, CAFILE=path('ca')), ['-y'], cert='client')
 
 
 # Handshakes that cannot succeed
@@ -170,8 +175,8 @@ def _():
 def _():
     client, server = tcp_pair()
     c = Chain('tls-handshake tls-io echo served', server, env=server_env())
-    client.sendall(hello(max=TLS12, ciphers='AES128-SHA') + os.urandom(300000))
-    got = rest(client)
+    client.sendall(client_hello(max=TLS12, ciphers='AES128-SHA') + os.urandom(300000))
+    got = read_to_end(client)
     is_equal((got[:1], got[5:]), (ALERT, b'\x02\x28'), 'fatal handshake_failure')
     client.close()
     reason(c)
@@ -196,7 +201,7 @@ for what, (data, why) in GARBAGE.items():
         c = Chain('tls-handshake tls-io echo served', server, env=server_env())
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
-        got = rest(client)
+        got = read_to_end(client)
         is_true(got[:1] in ([b''] if why else [b'', ALERT]), 'sent to the client: %r' % got)
         client.close()
         is_true(reason(c) == (why or reason(c)), 'the reason: ' + reason(c))
@@ -245,7 +250,7 @@ for what, preexec in ALARMS.items():
         client, server = tcp_pair()
         c = Chain('tls-handshake -K %d tls-io echo served' % LIMIT, server, env=server_env(),
                   preexec=preexec)
-        took = drip(client, hello(), 0.1 * SLOW)  # all of it takes 50 times LIMIT
+        took = drip(client, client_hello(), 0.1 * SLOW)  # all of it takes 50 times LIMIT
         is_equal(reason(c), 'the handshake timed out')
         is_true(took < 10 * LIMIT / 1000, 'took %.1f s' % took)
 
@@ -254,9 +259,9 @@ for what, preexec in ALARMS.items():
 def _():
     client, server = tcp_pair()
     c = Chain('tls-handshake -K %d tls-io echo served' % LIMIT, server, env=server_env())
-    client.sendall(hello())
+    client.sendall(client_hello())
     is_equal(client.recv(1), HANDSHAKE)
-    rest(client)
+    read_to_end(client)
     is_equal(reason(c), 'the handshake timed out')
 
 
@@ -272,11 +277,11 @@ def leave(how):
 
 
 def half_hello(peer):
-    peer.sock.sendall(hello()[:100])
+    peer.sock.sendall(client_hello()[:100])
 
 
 def whole_hello(peer):
-    peer.sock.sendall(hello())
+    peer.sock.sendall(client_hello())
     is_equal(peer.sock.recv(1), HANDSHAKE)
 
 
@@ -287,7 +292,7 @@ for what, start in (('at once', lambda peer: None), ('in its ClientHello', half_
         def how(peer):
             start(peer)
             peer.shutdown()
-            rest(peer.sock)
+            read_to_end(peer.sock)
         is_equal(leave(how), 'the peer closed the connection')
 
     @test('a client that resets the connection %s' % what)
@@ -361,10 +366,10 @@ def _():
 def fallback(tls_side, talk, env=None):
     """Has an application ask for a TLS that fails; what it could still write; the chain."""
     client, server = tcp_pair()
-    c = Chain(delayed(tls_side, STARTTLS), server, env=server_env() if env is None else env)
+    c = Chain(delayed(STARTTLS_APP, tls_side), server, env=server_env() if env is None else env)
     starttls(client)
     talk(client)
-    got = rest(client)
+    got = read_to_end(client)
     client.close()
     is_equal(c.wait(), 10, 'exit code of the application')
     is_true(b'plaintext' not in got, 'written in plaintext: %r' % got)
@@ -387,7 +392,7 @@ def _():
 @test('no plaintext after a failed handshake: no common cipher')
 def _():
     def talk(client):
-        client.sendall(hello(max=TLS12, ciphers='AES128-SHA'))
+        client.sendall(client_hello(max=TLS12, ciphers='AES128-SHA'))
         end(client)
     is_true('no shared cipher' in fallback(SERVE, talk).stderr(), 'reason')
 
@@ -395,7 +400,7 @@ def _():
 @test('no plaintext after a failed handshake: commands in plaintext before TLS')
 def _():
     def talk(client):
-        client.sendall(b'EHLO evil\r\n' + hello())
+        client.sendall(b'EHLO evil\r\n' + client_hello())
         end(client)
     is_equal(fallback(SERVE, talk).stderr(), FATAL + PLAINTEXT + '\n')
 
@@ -422,11 +427,11 @@ def _():
 @test('commands sent together with STARTTLS are refused in words of their own')
 def _():
     client, server = tcp_pair()
-    c = Chain(delayed(SERVE, STARTTLS), server, env=server_env())
+    c = Chain(delayed(STARTTLS_APP, SERVE), server, env=server_env())
     client.sendall(b'STARTTLS\r\nEHLO evil\r\nMAIL FROM:<evil>\r\n')
     is_equal(client.recv(9), b'go ahead\n')
     end(client)
-    is_equal(rest(client), b'')
+    is_equal(read_to_end(client), b'')
     client.close()
     is_equal(c.wait(), 10)
     is_equal(c.stderr(), FATAL + PLAINTEXT + '\n')

@@ -5,8 +5,11 @@
 import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
+from chain import Chain
+from peer import Peer
+from pki import server_env
+from sockets import tcp_pair
+from tap import is_equal, run, test
 
 
 @test('an application behind tls-handshake and tls-io talks to a TLS client')

@@ -9,9 +9,16 @@ import resource
 import signal
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_ucspi import *
+from chain import (PYTHON, Chain, delayed, descriptors, dies, not_resident, not_under_valgrind,
+                   script)
+from peer import Peer, Recorder, all_of
+from pki import server_env
+from proc import fds_of
+from processes import wait_engine
+from scratch import temp
+from sockets import read_to_end, tcp_pair, unix_pair
+from tap import is_equal, is_true, run, test, wait_for
+from ucspi import ECHO, application, starttls
 
 # Closed 0, 1 and 2. The network is on 8 and 9 here.
 
@@ -115,7 +122,7 @@ def _():
                              ['tls-await', *HANDSHAKE, 'tls-io'])):
             record, c = without(closed, argv)
             record.sendall(b'this is no TLS')
-            read_all(record)
+            read_to_end(record)
             record.close()
             is_equal(c.wait(), 97 if argv[0] == 'tls-handshake' else 0)
             is_clean(record, c, closed, 'tls-handshake: fatal: unable to start TLS: ')
@@ -135,7 +142,7 @@ def _():
                 (['tls-handshake'], 100, 'usage'),
                 (['tls-io', 'true'], 100, 'TLS_SESSIONFD not set')):
             record, c = without(closed, argv)
-            read_all(record)
+            read_to_end(record)
             record.close()
             is_equal(c.wait(), code, 'exit code of %r without %r' % (argv, closed))
             is_clean(record, c, closed, said)
@@ -317,7 +324,7 @@ def _():
 def _():
     for prepare in ignore, block, ignore_and_block:
         client, c = session(['tls-handshake', '-K', '50', 'true'], prepare)
-        is_equal(read_all(client), b'')
+        is_equal(read_to_end(client), b'')
         client.close()
         dies(c, 97, 'tls-handshake: fatal: unable to start TLS: the handshake timed out')
         app, tls = unix_pair()
@@ -366,7 +373,7 @@ def _():
             (['tls-io', 'true'], 100), (['tls-ctl-start'], 100), (['tls-ctl-start', 'true'], 100),
             (delayed(['tls-ctl-start', 'true'], ['true']), 97)):
         client, c = session(argv, full)
-        is_equal(read_all(client), b'', 'what %r wrote to the network' % argv)
+        is_equal(read_to_end(client), b'', 'what %r wrote to the network' % argv)
         client.close()
         is_equal(c.wait(), code, 'exit code of %r' % argv)
     client, c = session(['tls-handshake', 'tls-io', '-w', 'cat'], full)

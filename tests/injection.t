@@ -8,10 +8,14 @@ import socket
 import ssl
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_client import *
-from extra_ucspi import FACTS, block, delayed, read_all, read_line, starttls
+from chain import FATAL, PYTHON, Chain, delayed, not_resident, reason
+from clients import client_facts, connect_client, serve_client, start_client
+from peer import Peer
+from pki import ca_env, cert_hash, pki, server_env
+from processes import engines, wait_engine
+from sockets import read_line, read_to_end, tcp_pair
+from tap import SLOW, is_equal, is_true, run, test, wait_for
+from ucspi import FACTS
 
 HERE = ['-k', 'localhost']
 BY_SERVER = 'the server sent bytes in plaintext before TLS began'
@@ -27,8 +31,8 @@ def is_refused_by_client(data, options=HERE):
     client, server = tcp_pair()
     server.settimeout(30 * SLOW)
     server.sendall(data)
-    c = start(['tls-handshake', '-c', *options, 'tls-io', 'echo', 'ran'], client)
-    is_equal(read_all(server), b'', 'what the server gets')
+    c = start_client(['tls-handshake', '-c', *options, 'tls-io', 'echo', 'ran'], client)
+    is_equal(read_to_end(server), b'', 'what the server gets')
     server.close()
     is_equal(reason(c), BY_SERVER)
 
@@ -50,8 +54,8 @@ def _():
     for options in ['-n'], ['-N', '-v1'], ['-O', *HERE]:
         client, server = tcp_pair()
         server.sendall(b'250 injected\r\n')
-        c = start(['tls-handshake', '-c', *options, 'tls-io', 'echo', 'ran'], client)
-        is_equal(read_all(server), b'', 'what the server gets')
+        c = start_client(['tls-handshake', '-c', *options, 'tls-io', 'echo', 'ran'], client)
+        is_equal(read_to_end(server), b'', 'what the server gets')
         server.close()
         is_equal(c.wait(), 97)
         is_equal(c.stderr().splitlines()[-1], FATAL + BY_SERVER)
@@ -65,8 +69,8 @@ def starttls_client(greeting, answer, tail=b'', prog=('sh', '-c', 'cat <&6 >&2')
     """A delayed client at a server that says this; the server's socket, and the chain."""
     client, server = tcp_pair()
     server.settimeout(30 * SLOW)
-    c = start(delayed(['sh', '-c', STARTTLS_CLIENT, 'sh', *prog],
-                      ['tls-await', '-c', 'tls-handshake', '-c', *HERE, 'tls-io']), client)
+    c = start_client(delayed(['sh', '-c', STARTTLS_CLIENT, 'sh', *prog],
+                             ['tls-await', '-c', 'tls-handshake', '-c', *HERE, 'tls-io']), client)
     server.sendall(greeting)
     is_equal(read_line(server), b'STARTTLS\n')
     server.sendall(answer + tail)
@@ -77,7 +81,7 @@ def starttls_client(greeting, answer, tail=b'', prog=('sh', '-c', 'cat <&6 >&2')
 def _():
     for tail in b'250 injected\r\n', b'\n', SERVER_HELLO:
         server, c = starttls_client(b'220 hello\n', b'220 go ahead\n', tail)
-        is_equal(read_all(server), b'', 'what the server gets')
+        is_equal(read_to_end(server), b'', 'what the server gets')
         server.close()
         is_equal(c.wait(), 97)
         is_equal(sorted(c.stderr().splitlines()),
@@ -88,7 +92,7 @@ def _():
 @test('nor does one that was sent with the greeting, long before')
 def _():
     server, c = starttls_client(b'220 hello\n220 go ahead\n250 injected\n', b'220 go ahead\n')
-    is_equal(read_all(server), b'', 'what the server gets')
+    is_equal(read_to_end(server), b'', 'what the server gets')
     server.close()
     is_equal(c.wait(), 97)
     is_true(FATAL + BY_SERVER in c.stderr(), c.stderr())
@@ -97,7 +101,7 @@ def _():
 @test('the same conversation without anything injected works')
 def _():
     server, c = starttls_client(b'220 hello\n', b'220 go ahead\n')
-    peer = serve(server)
+    peer = serve_client(server)
     peer.send(b'250 not injected\n')
     is_equal(peer.end_politely(), (b'', 'close_notify'))
     is_equal(c.wait(), 0)
@@ -106,7 +110,7 @@ def _():
 
 @test('a server that answers the ClientHello in plaintext: 97, and none of it gets to the program')
 def _():
-    server, c = connect(HERE, ['tls-io', 'sh', '-c', 'cat <&6 >&2'])
+    server, c = connect_client(HERE, ['tls-io', 'sh', '-c', 'cat <&6 >&2'])
     server.recv(1, socket.MSG_PEEK)
     server.sendall(b'500 what?\r\n')
     server.shutdown(socket.SHUT_WR)
@@ -115,12 +119,12 @@ def _():
 
 @test('plaintext in the middle of a session fails it, and does not get to the program: 98')
 def _():
-    server, c = connect(HERE, ['tls-io', '-w', 'sh', '-c', 'cat <&6 >&2'])
-    peer = serve(server)
+    server, c = connect_client(HERE, ['tls-io', '-w', 'sh', '-c', 'cat <&6 >&2'])
+    peer = serve_client(server)
     peer.send(b'encrypted\n')
     wait_for(lambda: 'encrypted\n' in c.stderr(), 'the first line')
     server.sendall(b'plaintext\n')
-    read_all(server)
+    read_to_end(server)
     server.close()
     is_equal(c.wait(), 98)
     is_true('plaintext' not in c.stderr(), c.stderr())
@@ -141,7 +145,7 @@ def is_refused_by_server(data, words=BY_CLIENT):
         pass
     client.sendall(b'STARTTLS\n' + data + peer.pending_records())
     c = Chain(delayed(['sh', '-c', STARTTLS_SERVER]), server, env=server_env())
-    got = read_all(client)
+    got = read_to_end(client)
     client.close()
     is_equal(c.wait(), 97)
     is_true(got[:9] == b'go ahead\n' and len(got) < 9 + 16, 'at most an alert: %r' % got)
@@ -200,7 +204,7 @@ def is_clean(f, names):
 
 @test('a client: no fact of an outer session survives into its own')
 def _():
-    f = facts(['-n'], ca_env(**OUTER))
+    f = client_facts(['-n'], ca_env(**OUTER))
     is_clean({name: f[name] for name in f if name.startswith('SSL_')}, PLAIN | PEER_CERT)
 
 
@@ -222,10 +226,10 @@ def _():
     is_clean(of_session(c.stderr().encode()), set())
 
     client, server = tcp_pair()
-    c = start(delayed(['sh', '-c', show % (2, '-c', 7)],
-                      ['tls-await', '-c', 'tls-handshake', '-c', '-n', 'tls-io']),
-              client, ca_env(**OUTER))
-    is_clean(of_session(serve(server).end_politely()[0]), PLAIN | PEER_CERT)
+    c = start_client(delayed(['sh', '-c', show % (2, '-c', 7)],
+                             ['tls-await', '-c', 'tls-handshake', '-c', '-n', 'tls-io']),
+                     client, ca_env(**OUTER))
+    is_clean(of_session(serve_client(server).end_politely()[0]), PLAIN | PEER_CERT)
     is_equal(c.wait(), 0)
     is_clean(of_session(c.stderr().encode()), set())
 
@@ -235,10 +239,10 @@ def nested(outer, inner):
     the one, the server of the other, and the chain."""
     client, s = tcp_pair()
     c, server = tcp_pair()
-    chain = start(['tls-handshake', *outer, 'tls-io', '-Z', 'tls-handshake', *inner, 'tls-io',
-                   'sh', '-c', 'env -0 >&%d' % (7 if '-c' in inner else 1)], c,
-                  server_env(CAFILE=pki() + '/ca.pem', TLS_ALPN='smtp'),
-                  fds={0: s.fileno(), 1: s.fileno()})
+    chain = start_client(['tls-handshake', *outer, 'tls-io', '-Z', 'tls-handshake', *inner,
+                          'tls-io', 'sh', '-c', 'env -0 >&%d' % (7 if '-c' in inner else 1)], c,
+                         server_env(CAFILE=pki() + '/ca.pem', TLS_ALPN='smtp'),
+                         fds={0: s.fileno(), 1: s.fileno()})
     s.close()
     return client, server, chain
 
@@ -248,7 +252,7 @@ def _():
     not_resident('has one role, this chain has both')
     client, server, c = nested(['-y'], ['-c', '-n'])
     outer = Peer(client, name='example.org', cert='client', alpn=['smtp']).handshake()
-    f = of_session(serve(server).end_politely()[0])
+    f = of_session(serve_client(server).end_politely()[0])
     is_clean(f, PLAIN | PEER_CERT)
     is_equal(f['SSL_PEER_CERT_HASH'], cert_hash('server'))
     outer.end_politely()
@@ -259,7 +263,7 @@ def _():
 def _():
     not_resident('has one role, this chain has both')
     client, server, c = nested(['-c', *HERE], [])
-    outer = serve(server, alpn=['smtp'])
+    outer = serve_client(server, alpn=['smtp'])
     is_clean(of_session(Peer(client).handshake().end_politely()[0]), PLAIN)
     outer.end_politely()
     is_equal(c.wait(), 0)
@@ -278,7 +282,7 @@ def turn_away(cert):
     """A server with that certificate, which the client does not take."""
     def serve_it(server, c):
         try:
-            serve(server, cert=cert).recv_all()
+            serve_client(server, cert=cert).recv_all()
         except ssl.SSLError:
             pass
         hang_up(server)
@@ -296,7 +300,7 @@ def say(text, wait=True):
 
 
 def wait_for_end(server, c):
-    is_equal(read_all(server), b'', 'what the server gets')
+    is_equal(read_to_end(server), b'', 'what the server gets')
     hang_up(server)
 
 
@@ -316,7 +320,7 @@ def nothing(server, c):
 
 
 def take(server, c):
-    serve(server)
+    serve_client(server)
     hang_up(server)
 
 
@@ -359,7 +363,7 @@ def cannot_go_on(network):
 def everything(sock):
     """All that still comes; it may be a reset, or closed already."""
     try:
-        return read_all(sock) if sock.fileno() >= 0 else b''
+        return read_to_end(sock) if sock.fileno() >= 0 else b''
     except ConnectionResetError:
         return b''
 
@@ -369,8 +373,8 @@ def failure(options, happens, code):
         client, server = tcp_pair()
         server.settimeout(30 * SLOW)
         with client.dup() as copy, open('/dev/full', 'w') as full:
-            c = start(['tls-handshake', '-c', *options, 'tls-io', 'echo', 'ran'], client,
-                      fds={9: full.fileno()})
+            c = start_client(['tls-handshake', '-c', *options, 'tls-io', 'echo', 'ran'], client,
+                             fds={9: full.fileno()})
             happens(server, c)
             is_equal(c.wait(), code, 'exit code (stderr: %r)' % c.stderr())
             wait_for(lambda: not engines(), 'the end of the engine')
@@ -409,8 +413,9 @@ def _():
         options, happens, code = FAILURES[name]
         client, server = tcp_pair()
         server.settimeout(30 * SLOW)
-        c = start(delayed(STUBBORN, ['tls-await', '-c', 'tls-handshake', '-c', *options, 'tls-io']),
-                  client)
+        c = start_client(delayed(STUBBORN,
+                                 ['tls-await', '-c', 'tls-handshake', '-c', *options, 'tls-io']),
+                         client)
         is_equal(read_line(server), b'STARTTLS\n')
         server.sendall(b'go ahead\n')
         happens(server, c)

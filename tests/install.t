@@ -10,8 +10,13 @@ import stat
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
+from chain import TOP, Chain, need, not_resident
+from peer import Peer
+from pki import server_env
+from processes import wait_engine
+from scratch import temp, temp_dir
+from sockets import tcp_pair
+from tap import Skip, is_equal, is_true, run, test
 
 NO_PATH_OF_OURS = '/usr/bin:/bin'
 

@@ -7,9 +7,15 @@ import signal
 import socket
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_settings import *
+from chain import PYTHON, Chain, delayed
+from peer import Peer, client_hello
+from pki import server_env
+from proc import find_processes, status_of
+from processes import confined_engine
+from scratch import temp_dir
+from sockets import tcp_pair
+from tap import SLOW, is_equal, is_true, run, test, wait_for
+from ucspi import STARTTLS_APP, starttls
 
 LIMIT = 1000 * SLOW  # ms, for the handshake, where only that ends it
 
@@ -44,7 +50,7 @@ class Scene:
         os.chmod(policy, 0o755)
         between = [policy] if phase == 'between' else []
         tls = ['tls-handshake', '-K', str(limit), *between, 'tls-io', '-w']
-        argv = delayed(['tls-await', *tls], STARTTLS) if is_delayed else [*tls, *ECHO]
+        argv = delayed(STARTTLS_APP, ['tls-await', *tls]) if is_delayed else [*tls, *ECHO]
         self.client, server = tcp_pair()
         self.chain = Chain(argv, server, env=server_env(GATE=self.gate))
         self.peer = Peer(self.client)
@@ -69,7 +75,7 @@ class Scene:
 
     def middle(self):
         self.waiting()
-        self.client.sendall(hello())
+        self.client.sendall(client_hello())
         is_equal(self.client.recv(1), b'\x16')
 
     def between(self):

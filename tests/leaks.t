@@ -5,9 +5,15 @@
 import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_ucspi import *
+from chain import PYTHON, Chain, delayed, not_resident, not_under_valgrind
+from peer import Peer
+from pki import pki, server_env
+from proc import children, environ_of, fds_of, state_of
+from processes import engines, orphan_exit_code, wait_engine, wait_process
+from scratch import temp_dir
+from sockets import tcp_pair
+from tap import is_equal, is_true, run, test, wait_for
+from ucspi import ECHO, FACTS, PLUMBING, UCSPI_FDS, application, starttls
 
 # A stage that stops the chain until the test goes on; it holds nothing while it waits.
 PAUSE = PYTHON + ['''
@@ -178,7 +184,7 @@ def _():
     names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES)
     only_processes(c.pid, tls, engine)
     is_equal(peer.end_politely(), (b'', 'close_notify'))
-    is_equal(exit_code(tls), 0)
+    is_equal(orphan_exit_code(tls), 0)
     is_equal(c.wait(), 0)
 
 
@@ -188,7 +194,7 @@ def _():
     client, server = tcp_pair()
     network = network_of(server)
     c = Chain(delayed(['tls-ctl-start', 'cat'], ['tls-await', 'tls-handshake', 'tls-io', '-w']),
-              server, env=dict(base_env(), **{n: 'outer' for n in FACTS + UCSPI}))
+              server, env=dict(base_env(), **{n: 'outer' for n in FACTS + UCSPI_FDS}))
     names = Names(c, network)
     peer = Peer(client, name='a.example.org', alpn=['smtp']).handshake()
     wait_stage(c.pid, 'cat')
@@ -303,7 +309,7 @@ KNOWN = {
     'SSL_TLS_SNI_SERVERNAME': 'a.example.org', 'SSL_CIPHER_USEKEYSIZE': '128',
     'SSL_SESSION_RESUMED': 'Initial',
 }
-OUTER = {n: 'outer' for n in PLUMBING + FACTS + UCSPI}  # of an outer chain: to be replaced, or gone
+OUTER = {n: 'outer' for n in PLUMBING + FACTS + UCSPI_FDS}  # of an outer chain
 
 
 def has_variables(pid, *wanted, numbers=()):
@@ -339,7 +345,7 @@ def _():
             control = ['TLS_CTLFD'] if command == b'Y' else []
 
             # The application: the same from beginning to end.
-            has_variables(c.pid, base if options else without_settings(base), numbers=UCSPI)
+            has_variables(c.pid, base if options else without_settings(base), numbers=UCSPI_FDS)
 
             # The TLS side: waiting; in the handshake; between; after it.
             has_variables(tls, base, outer_facts, numbers=['TLS_CTLFD', *TLS_FDS])

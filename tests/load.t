@@ -6,9 +6,10 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_server import Server
+from peer import plain_context
+from pki import server_env
+from tap import SLOW, is_equal, is_true, run, test, wait_for
+from tcpserver import Server
 
 IN_A_ROW = 1000 // SLOW
 AT_ONCE = max(100 // SLOW, 10)

@@ -9,9 +9,11 @@ import ssl
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_server import Server
+from chain import need
+from peer import Peer
+from pki import pki, server_env
+from tap import SLOW, is_equal, is_true, run, test
+from tcpserver import Server
 
 STARTTLS = '''#!/usr/bin/env -S execlineb -P
 tcpserver -v1HR -l localhost 127.0.0.1 0

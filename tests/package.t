@@ -13,8 +13,9 @@ import sys
 import tarfile
 import tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
+from chain import TOP, need
+from scratch import temp_dir
+from tap import Skip, is_equal, is_true, run, test
 
 CLONE_NEWNS = 0x20000
 NOBODY = 65534

@@ -12,9 +12,16 @@ import sys
 import threading
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_settings import *
+from chain import BIN, FATAL, PYTHON, Chain, delayed, reason
+from peer import TLS12, TLS13, Peer, client_hello
+from pki import EXT, cert_hash, issue, openssl, pki, server_env
+from proc import find_processes, status_of
+from processes import confined_engine, wait_engine
+from scratch import temp_dir
+from sessions import server_facts, server_refusal, turned_away
+from sockets import drip, read_to_end, tcp_pair
+from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
+from ucspi import STARTTLS_APP, starttls
 
 SERVE = ['tls-await', 'tls-handshake', 'tls-io']
 KINDS = {'TLS 1.2': TLS12, 'TLS 1.3': TLS13}
@@ -129,7 +136,7 @@ def _():
 def _():
     client, server = tcp_pair()
     c = Chain('tls-handshake -K %d tls-io echo served' % LIMIT, server, env=server_env())
-    rest(client)
+    read_to_end(client)
     is_equal(reason(c), 'the handshake timed out')
 
 
@@ -138,11 +145,11 @@ def _():
 def _():
     secret = pki() + '/a'
     more = {'KEYFILE:a.example.org': secret + '.key', 'CERTFILE:a.example.org': secret + '.pem'}
-    f, peer = facts(server_env(CAFILE=pki() + '/ca.pem', CADIR=pki(), **more), ['-Y'])
+    f, peer = server_facts(server_env(CAFILE=pki() + '/ca.pem', CADIR=pki(), **more), ['-Y'])
     is_equal({v: f[v] for v in f if pki() in f[v]}, {})
     client, server = tcp_pair()
-    c = Chain(delayed(SERVE, ['env', '-0']), server, env=server_env(**more))
-    is_true(pki().encode() not in rest(client), 'no path of the PKI')
+    c = Chain(delayed(['env', '-0'], SERVE), server, env=server_env(**more))
+    is_true(pki().encode() not in read_to_end(client), 'no path of the PKI')
     client.close()
     is_equal(c.wait(), 0)
 
@@ -167,7 +174,7 @@ def _():
                  '"SSLWRITEFD"))\n'
                  'os.write(ctl, b"y"); os.close(ctl); os.write(w, os.read(r, 5))')
     client, server = tcp_pair()
-    c = Chain(delayed(SERVE, app), server, env=server_env())
+    c = Chain(delayed(app, SERVE), server, env=server_env())
     peer = Peer(client).handshake()
     peer.send(b'hello')
     is_equal(peer.recv_all(), (b'hello', 'close_notify'))
@@ -194,8 +201,8 @@ def _():
 @test('a TLS side that is not there is told before the application runs, not at STARTTLS time')
 def _():
     client, server = tcp_pair()
-    c = Chain(delayed(['no-such-program'], ['echo', 'plaintext']), server)
-    is_equal(rest(client), b'')
+    c = Chain(delayed(['echo', 'plaintext'], ['no-such-program']), server)
+    is_equal(read_to_end(client), b'')
     client.close()
     is_equal(c.wait(), 127)
     is_true('no-such-program: No such file or directory\n' in c.stderr(), c.stderr())
@@ -206,7 +213,7 @@ def _():
 def _():
     env = server_env(TLS_SNI='require', **{'KEYFILE:localhost': pki() + '/server.key',
                                            'CERTFILE:localhost': pki() + '/server.pem'})
-    facts(env, name='localhost')
+    server_facts(env, name='localhost')
     client, server = tcp_pair()
     c = Chain('tls-handshake tls-io echo served', server, env=env)
     is_equal(Peer(client, name='example.com').handshake().recv_all()[0], b'')
@@ -223,7 +230,7 @@ def _():
     issue(pki(), 'stranger', EXT['client'], ca='otherca')
     env = server_env(CAFILE=pki() + '/ca.pem', CADIR=d)
     for name in 'client', 'stranger':
-        f, peer = facts(env, ['-y'], cert=name)
+        f, peer = server_facts(env, ['-y'], cert=name)
         is_equal(f['SSL_PEER_CERT_HASH'], cert_hash(name))
 
 
@@ -232,7 +239,7 @@ def _():
 def _():
     issue(pki(), 'long', EXT['client'], subject='/DC=' + 'x' * 6000)
     client, server = tcp_pair()
-    c = Chain(delayed(['tls-await', 'tls-handshake', '-y', 'tls-io'], STARTTLS), server,
+    c = Chain(delayed(STARTTLS_APP, ['tls-await', 'tls-handshake', '-y', 'tls-io']), server,
               env=server_env(CAFILE=pki() + '/ca.pem'))
     starttls(client)
     peer = Peer(client, cert='long').handshake()
@@ -246,7 +253,7 @@ def _():
 @test('the control socket is closed after the reply to Y: who reads to the end does not hang')
 def _():
     client, server = tcp_pair()
-    c = Chain(delayed(SERVE, STARTTLS), server, env=server_env())
+    c = Chain(delayed(STARTTLS_APP, SERVE), server, env=server_env())
     starttls(client)
     peer = Peer(client).handshake()
     peer.send(b'hello')
@@ -262,11 +269,11 @@ def _():
     app = python('os.close(int(os.environ["SSLCTLFD"])); open("%s").read()\n'
                  'os.write(1, b"still there")' % g)
     client, server = tcp_pair()
-    c = Chain(delayed(SERVE, app), server, env=server_env())
+    c = Chain(delayed(app, SERVE), server, env=server_env())
     fd = wait_for(lambda: try_gate(g), 'the application has declined')
     wait_for(lambda: not find_processes('tls-await'), 'the TLS side is gone')
     os.close(fd)
-    is_equal(rest(client), b'still there')
+    is_equal(read_to_end(client), b'still there')
     client.close()
     is_equal((c.wait(), c.stderr()), (0, ''))
 
@@ -325,9 +332,9 @@ def _():
 @test('bytes that wait on the network before TLS begins are refused, and told by that name')
 def _():
     client, server = tcp_pair()
-    c = Chain(delayed(SERVE, STARTTLS), server, env=server_env())
-    client.sendall(b'STARTTLS\r\nMAIL FROM:<injected@example.org>\r\n' + hello())
-    is_equal(rest(client), b'go ahead\n')
+    c = Chain(delayed(STARTTLS_APP, SERVE), server, env=server_env())
+    client.sendall(b'STARTTLS\r\nMAIL FROM:<injected@example.org>\r\n' + client_hello())
+    is_equal(read_to_end(client), b'go ahead\n')
     client.close()
     is_equal(c.wait(), 10)
     is_equal(c.stderr(), FATAL + "bytes came in plaintext before the client's TLS began\n")
@@ -349,7 +356,7 @@ def _():
 @test('a key and a certificate that do not match: a message, no crash')
 def _():
     for key in 'a.key', 'rsa.key':
-        why = refusal(server_env(KEYFILE=pki() + '/' + key))
+        why = server_refusal(server_env(KEYFILE=pki() + '/' + key))
         is_true(why.startswith('unable to use CERTFILE %s/server.pem with KEYFILE %s/%s: ' %
                                (pki(), pki(), key)), why)
 
@@ -360,7 +367,7 @@ def _():
     client, server = tcp_pair()
     c = Chain('tls-handshake -K %d tls-io echo served' % LIMIT, server, env=server_env(),
               preexec=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]))
-    drip(client, hello(), 0.1 * SLOW)
+    drip(client, client_hello(), 0.1 * SLOW)
     is_equal(reason(c), 'the handshake timed out')
 
 
@@ -370,17 +377,17 @@ def _():
     app = python('ctl, w = (int(os.environ[v]) for v in ("SSLCTLFD", "SSLWRITEFD"))\n'
                  'os.write(ctl, b"y"); os.write(w, b"220 secret")')
     client, server = tcp_pair()
-    c = Chain(delayed(SERVE, app), server, env=server_env())
+    c = Chain(delayed(app, SERVE), server, env=server_env())
     is_equal(c.wait(), 0)  # it has written, and the client has not said a word
-    client.sendall(hello())
+    client.sendall(client_hello())
     raw = client.recv(1)
     is_equal(raw, b'\x16', 'type of the first record')
     client.shutdown(socket.SHUT_WR)
-    is_true(b'secret' not in rest(client), 'nothing in clear')
+    is_true(b'secret' not in read_to_end(client), 'nothing in clear')
     client.close()
 
     client, server = tcp_pair()
-    c = Chain(delayed(SERVE, app), server, env=server_env())
+    c = Chain(delayed(app, SERVE), server, env=server_env())
     is_equal(Peer(client).handshake().recv_all(), (b'220 secret', 'close_notify'))
     client.close()
     is_equal(c.wait(), 0)

@@ -7,10 +7,16 @@ import resource
 import shutil
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_privileges import *
-from extra_settings import *
+from chain import BIN, Chain, need, not_resident, reason
+from peer import Peer, client_hello
+from pki import openssl, pki, server_env
+from privileges import as_root, has_nothing_of_root, is_confined
+from proc import status_of
+from processes import confined_engine
+from scratch import temp, temp_dir
+from sessions import server_facts
+from sockets import tcp_pair
+from tap import Skip, is_equal, is_true, run, test
 
 UID, GID = 60001, 60002  # nobody needs to have that name
 DROP = {'TLS_UID': str(UID), 'TLS_GID': str(GID)}
@@ -144,7 +150,7 @@ def undropped(env, command=()):
     """Why the privileges cannot be dropped; not one byte goes to the client."""
     client, server = tcp_pair()
     c = Chain([*command, 'tls-handshake', 'tls-io', 'echo', 'served'], server, env=env)
-    client.sendall(hello())
+    client.sendall(client_hello())
     is_equal(client.recv(1), b'', 'sent to the client')
     client.close()
     return reason(c, 111)
@@ -193,7 +199,7 @@ def _():
     env['KEYFILE:a.example.org'] = secret(d, 'a.key')
     env['CERTFILE:a.example.org'] = secret(d, 'a.pem')
     for name in None, 'a.example.org':
-        f, peer = facts(env, ['-y'], cert='client', name=name)
+        f, peer = server_facts(env, ['-y'], cert='client', name=name)
         is_equal(f['SSL_PEER_CERT_SUBJECT'], '/CN=client')
 
 
@@ -207,7 +213,7 @@ def secret_cadir():
 @as_root('a CADIR that only root can read is read before root is given up, if there is a CAFILE')
 def _():
     env = server_env(CADIR=secret_cadir(), CAFILE=secret(secret_dir(), 'otherca.pem'), **DROP)
-    f, peer = facts(env, ['-y'], cert='client')
+    f, peer = server_facts(env, ['-y'], cert='client')
     is_equal(f['SSL_PEER_CERT_SUBJECT'], '/CN=client')
 
 

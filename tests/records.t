@@ -4,14 +4,20 @@
 
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_records import *
-from extra_relay import *
+from chain import is_libressl
+from forger import (ALERT, CLOSE_NOTIFY, HANDSHAKE, INTERNAL_ERROR, KEY_UPDATE,
+                    KEY_UPDATE_REQUESTED, TEXT, USER_CANCELED, Forger)
+from peer import TLS12, TLS13, VERSIONS, Peer, records_of
+from proc import private_memory
+from processes import is_flat, is_idle
+from relay import (Background, Session, is_same, join_app, output_breaks, sample_data, sha256,
+                   write_all)
+from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
 
 CUT = 'session cut: the peer ended without close_notify'
 
@@ -41,10 +47,10 @@ def ends_well(s, client_says_it=True):
 
 @for_each_version('20000 records of one byte each, and what they say')
 def _(version):
-    peer, c = join(['sha256sum'], version)
-    peer.send(data(20000), record=1)
+    peer, c = join_app(['sha256sum'], version)
+    peer.send(sample_data(20000), record=1)
     peer.close_notify()
-    is_equal(peer.recv_all(), (sha256(data(20000)).encode() + b'  -\n', 'close_notify'))
+    is_equal(peer.recv_all(), (sha256(sample_data(20000)).encode() + b'  -\n', 'close_notify'))
     is_equal(c.wait(), 0)
 
 
@@ -60,10 +66,10 @@ def _(version):
 def _(version):
     for piece in 1, 5, 1000, 16389:
         s = Session(version)
-        raw = records(s.peer, data(40000))
+        raw = records_of(s.peer, sample_data(40000))
         for i in range(0, len(raw), piece):
             s.peer.sock.sendall(raw[i:i + piece])
-        is_same(s.read(40000), data(40000), 'pieces of %d' % piece)
+        is_same(s.read(40000), sample_data(40000), 'pieces of %d' % piece)
 
 
 @for_each_version('empty records mean nothing')
@@ -169,7 +175,7 @@ def _():
 @test('TLS 1.3: KeyUpdates with a request during a download do not disturb it')
 def _():
     s = Session(TLS13, client=Forger)
-    content = data(32 << 20)
+    content = sample_data(32 << 20)
     writer = Background(write_all, s.output, content)
     got = b''
     while len(got) < len(content):
@@ -188,7 +194,7 @@ def _():
         raise Skip('LibreSSL ends a session with so many messages in a row')
     s = Session(TLS13, client=Forger)
     before = private_memory(s.engine)
-    content = data(64 << 20)
+    content = sample_data(64 << 20)
     writer = Background(write_all, s.output, content)
     for _ in range(4000):
         update_keys(s.peer)
@@ -245,8 +251,8 @@ def flipped(at):
     def make(peer):
         raw = bytearray(peer.seal((TEXT, b'evil')))
         raw[at] ^= 0xff
-        return bytes(raw) + peer.seal((TEXT, data(16384)), (TEXT, data(16384)), (TEXT, data(16384)),
-                                      (TEXT, data(16384)))
+        return bytes(raw) + peer.seal((TEXT, sample_data(16384)), (TEXT, sample_data(16384)),
+                                      (TEXT, sample_data(16384)), (TEXT, sample_data(16384)))
     return make
 
 
@@ -278,7 +284,7 @@ def plaintext(peer):
 
 
 def too_long(peer):
-    return peer.seal((TEXT, data(16385)))
+    return peer.seal((TEXT, sample_data(16385)))
 
 
 def unknown_type(peer):
@@ -362,9 +368,9 @@ def _(version):
     for strict, told in ([], CUT), (['-J'], 'session failed: read from network: '
                                     'the peer ended without close_notify'):
         s = Session(version, client=Forger, io=strict)
-        s.peer.forge((TEXT, data(16384)), (TEXT, b'before'))
+        s.peer.forge((TEXT, sample_data(16384)), (TEXT, b'before'))
         half_a_record(s.peer)
-        is_same(s.read(17000), data(16384) + b'before', 'what the application got')
+        is_same(s.read(17000), sample_data(16384) + b'before', 'what the application got')
         if not strict:
             s.output.write(b'answer')
             s.output.close()
@@ -376,12 +382,12 @@ def _(version):
 @for_each_version('a cut leaves the application the time to read what came before it')
 def _(version):
     s = Session(version)
-    raw = records(s.peer, data(2 << 20))
+    raw = records_of(s.peer, sample_data(2 << 20))
     sender = Background(s.peer.sock.sendall, raw)
-    is_same(s.read(1 << 20), data(1 << 20), 'the first half')
+    is_same(s.read(1 << 20), sample_data(1 << 20), 'the first half')
     sender.finish()
     s.peer.shutdown()
-    is_same(s.read(2 << 20), data(2 << 20)[1 << 20:], 'the second half')
+    is_same(s.read(2 << 20), sample_data(2 << 20)[1 << 20:], 'the second half')
     s.output.close()
     s.wait_gone()
     is_equal(s.chain.stderr(), 'tls-engine: warning: %s\n' % CUT)
@@ -417,8 +423,8 @@ ENDS = [
 for end, code, _, warning in ENDS:
     @for_each_version('tls-io -w gives %d, client: %s' % (code, end.__name__))
     def _(version, end=end, code=code, warning=warning):
-        peer, c = join(['sh', '-c', 'echo ready; cat >/dev/null; exit 7'], version, client=Forger,
-                       io=['-w'])
+        peer, c = join_app(['sh', '-c', 'echo ready; cat >/dev/null; exit 7'], version,
+                           client=Forger, io=['-w'])
         is_equal(peer.recv(6), b'ready\n')
         end(peer)
         is_equal(c.wait(), code)

@@ -9,9 +9,13 @@ import ssl
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_settings import *
+from chain import Chain, is_libressl, reason
+from peer import TLS12, TLS13, Peer, client_hello, plain_context
+from pki import cert_hash, openssl, pki, server_env
+from scratch import temp_dir
+from sessions import server_facts, server_refusal, turned_away
+from sockets import tcp_pair
+from tap import SLOW, Skip, is_equal, is_true, run, test
 
 TLS11 = ssl.TLSVersion.TLSv1_1
 ALERT = b'\x15'  # the type of a record
@@ -59,14 +63,14 @@ for asked, name in (('a.example.org', 'a'), ('b.example.org', 'b'), ('x.wild.exa
     @test('a client that asks for %s gets the certificate %s' % (asked or 'no name', name))
     def _(asked=asked, name=name):
         for version in TLS12, TLS13:
-            f, peer = facts(named(), name=asked, min=version, max=version)
+            f, peer = server_facts(named(), name=asked, min=version, max=version)
             is_equal(served(peer), cert_hash(name))
             is_equal(f.get('SSL_TLS_SNI_SERVERNAME'), asked)
 
 
 @test('the server name is told in lower case')
 def _():
-    f, peer = facts(named(), name=b'A.Example.ORG')
+    f, peer = server_facts(named(), name=b'A.Example.ORG')
     is_equal(f['SSL_TLS_SNI_SERVERNAME'], 'a.example.org')
     is_equal(served(peer), cert_hash('a'))
 
@@ -74,9 +78,9 @@ def _():
 @test('an EC certificate and an RSA one can serve side by side')
 def _():
     env = server_env('rsa', **pair('a', 'a.example.org'))
-    f, peer = facts(env, name='a.example.org', max=TLS12)
+    f, peer = server_facts(env, name='a.example.org', max=TLS12)
     is_equal((f['SSL_CIPHER'][:11], served(peer)), ('ECDHE-ECDSA', cert_hash('a')))
-    f, peer = facts(env, name='localhost', max=TLS12)
+    f, peer = server_facts(env, name='localhost', max=TLS12)
     is_equal((f['SSL_CIPHER'][:9], served(peer)), ('ECDHE-RSA', cert_hash('rsa')))
 
 
@@ -86,8 +90,8 @@ def _():
 for asked in 'a.example.org', 'b.example.org', 'x.wild.example.org', b'A.EXAMPLE.ORG':
     @test('TLS_SNI=require serves %s' % (asked if type(asked) is str else asked.decode()))
     def _(asked=asked):
-        facts(unnamed(), name=asked)
-        facts(named(TLS_SNI='require'), name=asked)
+        server_facts(unnamed(), name=asked)
+        server_facts(named(TLS_SNI='require'), name=asked)
 
 
 for asked, why in ((None, 'no name'), ('unknown.example.com', 'an unknown name'),
@@ -112,7 +116,7 @@ for asked, why in ((None, 'no name'), ('unknown.example.com', 'an unknown name')
 @test('TLS_SNI takes no other value')
 def _():
     for value in 'required', 'Require', '':
-        is_equal(refusal(named(TLS_SNI=value)), 'TLS_SNI is neither unset nor require')
+        is_equal(server_refusal(named(TLS_SNI=value)), 'TLS_SNI is neither unset nor require')
 
 
 # What is no host name
@@ -163,7 +167,7 @@ for what, bad in (('dots and slashes only', '../../etc/passwd'),
 def _():
     client, server = tcp_pair()
     c = Chain('tls-handshake tls-io env', server, env=named())
-    client.sendall(hello(name='aQb.example.org').replace(b'aQb', b'a\0b'))
+    client.sendall(client_hello(name='aQb.example.org').replace(b'aQb', b'a\0b'))
     is_equal(client.recv(1), ALERT, 'type of the first record')
     client.close()
     reason(c)
@@ -175,7 +179,7 @@ def _():
 @test('TLS 1.2 and TLS 1.3 are spoken by default')
 def _():
     for version, name in (TLS12, 'TLSv1.2'), (TLS13, 'TLSv1.3'):
-        f, peer = facts(server_env(), min=version, max=version)
+        f, peer = server_facts(server_env(), min=version, max=version)
         is_equal((f['SSL_PROTOCOL'], peer.tls.version()), (name, name))
 
 
@@ -189,11 +193,11 @@ def _():
 
 @test('TLS_PROTOCOLS chooses the protocols')
 def _():
-    f, peer = facts(server_env(TLS_PROTOCOLS='tlsv1.2'))
+    f, peer = server_facts(server_env(TLS_PROTOCOLS='tlsv1.2'))
     is_equal((f['SSL_PROTOCOL'], peer.tls.version()), ('TLSv1.2', 'TLSv1.2'))
-    f, peer = facts(server_env(TLS_PROTOCOLS='all:!tlsv1.3'))
+    f, peer = server_facts(server_env(TLS_PROTOCOLS='all:!tlsv1.3'))
     is_equal((f['SSL_PROTOCOL'], peer.tls.version()), ('TLSv1.2', 'TLSv1.2'))
-    f, peer = facts(server_env(TLS_PROTOCOLS='tlsv1.3'))
+    f, peer = server_facts(server_env(TLS_PROTOCOLS='tlsv1.3'))
     is_equal((f['SSL_PROTOCOL'], peer.tls.version()), ('TLSv1.3', 'TLSv1.3'))
     name, why = turned_away(server_env(TLS_PROTOCOLS='tlsv1.3'), max=TLS12)
     is_equal(name, 'TLSV1_ALERT_PROTOCOL_VERSION')
@@ -206,7 +210,7 @@ for certificate, suffix in ('server', 'ECDSA'), ('rsa', 'RSA'):
     for cipher in 'AES128-GCM-SHA256', 'AES256-GCM-SHA384', 'CHACHA20-POLY1305':
         @test('ECDHE-%s-%s is accepted by default' % (suffix, cipher))
         def _(certificate=certificate, cipher='ECDHE-%s-%s' % (suffix, cipher)):
-            f, peer = facts(server_env(certificate), max=TLS12, ciphers=cipher)
+            f, peer = server_facts(server_env(certificate), max=TLS12, ciphers=cipher)
             is_equal((f['SSL_CIPHER'], peer.tls.cipher()[0]), (cipher, cipher))
 
 
@@ -221,14 +225,15 @@ for what, certificate, cipher in (
     def _(certificate=certificate, cipher=cipher):
         name, why = turned_away(server_env(certificate), max=TLS12, ciphers=cipher)
         is_equal(name, 'SSLV3_ALERT_HANDSHAKE_FAILURE')
-        f, peer = facts(server_env(certificate, TLS_CIPHERS=cipher), max=TLS12, ciphers=cipher)
+        f, peer = server_facts(server_env(certificate, TLS_CIPHERS=cipher), max=TLS12,
+                               ciphers=cipher)
         is_equal((f['SSL_CIPHER'], peer.tls.cipher()[0]), (cipher, cipher))
 
 
 @test('TLS_CIPHERS chooses the cipher, and refuses every other')
 def _():
     chosen, other = 'ECDHE-ECDSA-CHACHA20-POLY1305', 'ECDHE-ECDSA-AES128-GCM-SHA256'
-    f, peer = facts(server_env(TLS_CIPHERS=chosen), max=TLS12)
+    f, peer = server_facts(server_env(TLS_CIPHERS=chosen), max=TLS12)
     is_equal((f['SSL_CIPHER'], peer.tls.cipher()[0]), (chosen, chosen))
     name, why = turned_away(server_env(TLS_CIPHERS=chosen), max=TLS12, ciphers=other)
     is_equal(name, 'SSLV3_ALERT_HANDSHAKE_FAILURE')
@@ -245,7 +250,7 @@ def _():
         is_equal(c.wait(), 0, 'exit code')
     context = plain_context()
     context.set_ecdh_curve('prime256v1')
-    facts(server_env(TLS_CURVES='P-384:P-256'), context=context)
+    server_facts(server_env(TLS_CURVES='P-384:P-256'), context=context)
     name, why = turned_away(server_env(TLS_CURVES='P-384'), context=context)
     is_equal(name, 'eof' if is_libressl() else 'SSLV3_ALERT_HANDSHAKE_FAILURE')
 
@@ -258,8 +263,8 @@ def _():
     common = [(['http/1.1', 'h2'], 'h2'), (['http/1.1'], 'http/1.1'), (None, None)]
     for offered, chosen in common if is_libressl() else [*common, (['imap'], None)]:
         for version in TLS12, TLS13:
-            f, peer = facts(server_env(TLS_ALPN='h2,http/1.1', SSL_ALPN='of old'), alpn=offered,
-                            min=version, max=version)
+            f, peer = server_facts(server_env(TLS_ALPN='h2,http/1.1', SSL_ALPN='of old'),
+                                   alpn=offered, min=version, max=version)
             is_equal(f.get('SSL_ALPN'), chosen)
             is_equal(peer.tls.selected_alpn_protocol(), chosen)
 
@@ -275,7 +280,7 @@ def _():
 
 @test('without TLS_ALPN no protocol is chosen')
 def _():
-    f, peer = facts(server_env(), alpn=['h2'])
+    f, peer = server_facts(server_env(), alpn=['h2'])
     is_equal((f.get('SSL_ALPN'), peer.tls.selected_alpn_protocol()), (None, None))
 
 
@@ -292,7 +297,7 @@ WRONG = [
 for variable, value in WRONG:
     @test('%s=%.20s is a configuration error that names the variable' % (variable, value))
     def _(variable=variable, value=value):
-        why = refusal(server_env(**{variable: value}))
+        why = server_refusal(server_env(**{variable: value}))
         is_true(why.startswith('unable to use %s %s: ' % (variable, value)), why)
         is_true('memory' not in why, 'the reason is not the true one: ' + why)
 
@@ -342,7 +347,8 @@ for version, name in (TLS12, 'TLSv1.2'), (TLS13, 'TLSv1.3'):
     for certificate in 'server', 'rsa':
         @test('facts of a %s session with the certificate %s' % (name, certificate))
         def _(version=version, name=name, certificate=certificate):
-            f, peer = facts(server_env(certificate), name='localhost', min=version, max=version)
+            f, peer = server_facts(server_env(certificate), name='localhost', min=version,
+                                   max=version)
             cipher, _, bits = peer.tls.cipher()
             is_equal(f['SSL_PROTOCOL'], name)
             is_true(f['SSL_CIPHER'] in (cipher, cipher.replace('TLS_', 'AEAD-').replace('_', '-')),
@@ -357,7 +363,7 @@ for version, name in (TLS12, 'TLSv1.2'), (TLS13, 'TLSv1.3'):
 def _():
     env = server_env(CAFILE=pki() + '/ca.pem')
     for version in TLS12, TLS13:
-        f, peer = facts(env, ['-y'], cert='client', min=version, max=version)
+        f, peer = server_facts(env, ['-y'], cert='client', min=version, max=version)
         out = openssl('x509', '-in', pki() + '/client.pem', '-noout', '-subject', '-issuer',
                       '-dates', '-nameopt', 'compat')
         x509 = dict(line.split('=', 1) for line in out.decode().splitlines())
@@ -372,7 +378,7 @@ def _():
 def _():
     names = ['SSL_TLS_SNI_SERVERNAME', 'SSL_ALPN', 'SSL_PEER_CERT_HASH', 'SSL_PEER_CERT_SUBJECT',
              'SSL_PEER_CERT_ISSUER', 'SSL_PEER_CERT_NOTBEFORE', 'SSL_PEER_CERT_NOTAFTER']
-    f, peer = facts(server_env(**{v: 'of old' for v in names}))
+    f, peer = server_facts(server_env(**{v: 'of old' for v in names}))
     is_equal({v: f[v] for v in names if v in f}, {})
 
 

@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
 from chain import TOP
+from tap import is_equal, is_true, run, test
 
 # What a file of a room may include, and link.
 ROOMS = {

@@ -7,9 +7,11 @@ import signal
 import socket
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_ucspi import *
+from chain import PYTHON, Chain, descriptors, dies, dies_of_usage
+from processes import wait_asleep
+from scratch import temp
+from sockets import read_to_end, tcp_pair, unix_pair
+from tap import SLOW, is_equal, is_true, run, test, wait_for
 
 
 def await_on_socket(prog, options=(), net=None, keep=False):
@@ -180,7 +182,7 @@ def _():
     client, server = tcp_pair()
     app, c = await_on_socket(['sh', '-c', 'echo hello'], ['-r'], server)
     app.send(b'y')
-    is_equal(read_all(client), b'hello\n')
+    is_equal(read_to_end(client), b'hello\n')
     is_equal(c.wait(), 0)
 
 
@@ -209,7 +211,7 @@ def _():
     wait_asleep(c.pid)
     client.sendall(b'early')
     app.send(b'y')
-    is_equal(read_all(client), b'too early', 'what the program finds there')
+    is_equal(read_to_end(client), b'too early', 'what the program finds there')
     is_equal(c.wait(), 0)
 
 

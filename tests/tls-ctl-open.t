@@ -5,9 +5,12 @@
 import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_ucspi import *
+from chain import PYTHON, Chain, delayed, dies, dies_of_usage
+from proc import children
+from processes import orphan_exit_code
+from scratch import temp
+from tap import is_equal, is_true, run, test
+from ucspi import FACTS, PLUMBING, SETTINGS, UCSPI_FDS, application
 
 # A TLS side that tells what comes on the control socket and through the pipe, and answers both.
 TLS_SIDE = PYTHON + ['''
@@ -20,7 +23,7 @@ os.write(w, b'[' + os.read(r, 100) + b']')
 
 def variables_of(argv):
     """The variables that a program like env has written."""
-    c = Chain(argv, env={n: 'outer' for n in SETTINGS + PLUMBING + FACTS + UCSPI})
+    c = Chain(argv, env={n: 'outer' for n in SETTINGS + PLUMBING + FACTS + UCSPI_FDS})
     is_equal(c.wait(), 0, 'exit code')
     return dict(line.split('=', 1) for line in c.stderr().splitlines())
 
@@ -58,7 +61,7 @@ def _():
                                (temp(b'not executable'), 126, 'Permission denied')):
         c = Chain(delayed([prog], ['tls-await', 'echo', 'the TLS side went on']))
         dies(c, code, 'tls-ctl-open: fatal: unable to exec %s: %s' % (prog, reason))
-        is_equal([exit_code(pid) for pid in children()], [0], 'exit codes of the TLS side')
+        is_equal([orphan_exit_code(pid) for pid in children()], [0], 'exit codes of the TLS side')
         is_true('went on' not in c.stderr(), 'the TLS side waited for the application')
 
 
@@ -104,7 +107,7 @@ with open(sys.argv[1], 'w') as f:
     print(*seen, file=f)
 ''', out]))
     is_equal(c.wait(), 0)
-    is_equal([exit_code(pid) for pid in children()], [0], 'exit codes of the TLS side')
+    is_equal([orphan_exit_code(pid) for pid in children()], [0], 'exit codes of the TLS side')
     with open(out) as f:
         is_equal(f.read(), "b'' b'' broken pipe\n", 'what the TLS side saw')
 
@@ -140,7 +143,7 @@ def _():
 @test('the application gets the numbers of its descriptors, and no setting of the TLS side')
 def _():
     found = variables_of(delayed(['env'], ['tls-await', 'true']))
-    for n in UCSPI:
+    for n in UCSPI_FDS:
         is_true(found.pop(n).isdigit(), n + ' is a number')
     is_equal([n for n in found if n in SETTINGS + PLUMBING + FACTS], [], 'variables left')
     is_true('PATH' in found, 'other variables are left alone')
@@ -152,7 +155,7 @@ def _():
         found = variables_of(delayed(['env'], ['tls-await', 'true'], options))
         is_equal({n: v for n, v in found.items() if n in SETTINGS + PLUMBING + FACTS},
                  {n: 'outer' for n in SETTINGS}, 'variables left')
-        for n in UCSPI:
+        for n in UCSPI_FDS:
             is_true(found[n].isdigit(), n + ' is a number')
 
 
@@ -172,7 +175,7 @@ def _():
     found = variables_of(delayed(application('read_all(r)'), ['env']))
     for n in 'TLS_CTLFD', 'TLS_PLAINRFD', 'TLS_PLAINWFD':
         is_true(found[n].isdigit(), n + ' is a number')
-    is_equal([n for n in found if n in UCSPI + PLUMBING[3:]], [], 'variables of others')
+    is_equal([n for n in found if n in UCSPI_FDS + PLUMBING[3:]], [], 'variables of others')
     is_equal([n for n in SETTINGS if found.get(n) != 'outer'], [], 'settings lost')
 
 

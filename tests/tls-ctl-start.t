@@ -7,10 +7,15 @@ import os
 import socket
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-import chain
-from chain import *
-from extra_ucspi import *
+from chain import BIN, PYTHON, Chain, delayed, descriptors, dies, dies_of_usage, not_under_valgrind
+from peer import TLS12, Peer
+from pki import server_env
+from proc import fds_of, state_of
+from processes import wait_asleep
+from scratch import close_later, temp
+from sockets import read_line, read_to_end, tcp_pair, unix_pair
+from tap import SLOW, is_equal, is_true, run, test, wait_for
+from ucspi import FACTS, UCSPI_FDS, starttls
 
 REPLY = b'SSL_PROTOCOL=TLSv1.3\0SSL_CIPHER=AEAD-AES256-GCM-SHA384\0\0'
 INHERITED = {int(fd) for fd in os.listdir('/proc/self/fd')
@@ -61,7 +66,7 @@ def pipe():
     """The two ends of a pipe, as files that go with the test."""
     r, w = os.pipe()
     files = open(r, 'rb', buffering=0), open(w, 'wb', buffering=0)
-    chain._open_files.extend(files)
+    close_later(*files)
     return files
 
 
@@ -279,7 +284,7 @@ def _():
 
 @test('a variable that is missing, no number, or not open: 100, nothing is asked, nothing is run')
 def _():
-    for n in UCSPI:
+    for n in UCSPI_FDS:
         for bad, reason in ((None, '%s not set' % n), ('', 'invalid $' + n), ('x', 'invalid $' + n),
                             ('-1', 'invalid $' + n), ('99999999999', 'invalid $' + n),
                             ('77', 'invalid $%s=77: Bad file descriptor' % n)):
@@ -319,7 +324,7 @@ def _():
     client, server = tcp_pair()
     c = Chain(delayed(['sh', '-c', 'echo hello; exec tls-ctl-start echo ran']), server,
               env=server_env(CERTFILE='/nonesuch'))
-    is_equal(read_all(client), b'hello\n')
+    is_equal(read_to_end(client), b'hello\n')
     client.close()
     is_equal(c.wait(), 97)
     is_equal(sorted(c.stderr().splitlines()),

@@ -8,9 +8,15 @@ import socket
 import ssl
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_ucspi import *
+from chain import Chain, dies, dies_of_usage, not_resident, not_under_valgrind
+from peer import TLS12, Peer, all_of
+from pki import cert_hash, pki, server_env
+from proc import fds_of
+from processes import engines, wait_dead, wait_engine
+from scratch import temp
+from sockets import read_to_end, tcp_pair
+from tap import SLOW, is_equal, is_true, run, test, wait_for
+from ucspi import FACTS
 
 
 def handshake(options=(), prog=('tls-io', 'cat'), env=None, keep=False):
@@ -132,7 +138,7 @@ TIMED_OUT = 'tls-handshake: fatal: unable to start TLS: the handshake timed out'
 @test('-K: a client that says nothing is left after that long, 97')
 def _():
     client, _, c = handshake(['-K', '100'], ['echo', 'ran'])
-    is_equal(read_all(client), b'', 'what the client gets')
+    is_equal(read_to_end(client), b'', 'what the client gets')
     client.close()
     dies(c, 97, TIMED_OUT)
 
@@ -145,7 +151,7 @@ def _():
         hello.tls.do_handshake()
     except ssl.SSLWantReadError:
         client.sendall(hello.pending_records()[:-1])
-    is_equal(read_all(client), b'', 'what the client gets')
+    is_equal(read_to_end(client), b'', 'what the client gets')
     client.close()
     dies(c, 97, TIMED_OUT)
 
@@ -173,7 +179,7 @@ def time_of(pid):
 def failure(client):
     """Makes a handshake fail."""
     client.sendall(b'EHLO example.org\r\n')
-    read_all(client)
+    read_to_end(client)
     client.close()
 
 
@@ -293,7 +299,7 @@ def _():
     not_resident('says so in words of its own: see engined.t')
     for option in '-Y', '-y':
         client, _, c = handshake([option], ['echo', 'ran'])
-        is_equal(read_all(client), b'')
+        is_equal(read_to_end(client), b'')
         client.close()
         dies(c, 96, 'tls-handshake: fatal: unable to start TLS: neither CAFILE nor CADIR is set: '
                     'nothing to verify client certificates with')
@@ -358,8 +364,8 @@ def _():
     wait_for(lambda: (lambda fds: fds.get(1) == '/dev/null' and network in fds.values())(
         fds_of(engine)), 'the engine to have been given the network')
     c.kill()
-    is_equal(read_all(client), b'', 'what the client gets')
-    wait_gone(engine)
+    is_equal(read_to_end(client), b'', 'what the client gets')
+    wait_dead(engine)
     cannot_go_on(server)
 
 

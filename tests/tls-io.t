@@ -5,13 +5,18 @@
 import os
 import select
 import signal
-import socket
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_ucspi import *
+from chain import PYTHON, Chain, delayed, dies, dies_of_usage, not_resident
+from peer import Peer, all_of
+from pki import pki, server_env
+from proc import children
+from processes import engines, orphan_exit_code, wait_engine, wait_process
+from scratch import temp, temp_dir
+from sockets import read_to_end, tcp_pair, unix_pair
+from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
+from ucspi import ECHO, PLUMBING, SETTINGS, application, starttls
 
 
 def session(io, app=('cat',), env=None, **settings):
@@ -240,7 +245,7 @@ def _():
     dies(c, 98, 'tls-io: warning: session failed: relay: idle for too long')
     peer, c = session(['-w'])
     peer.sock.sendall(b'\x17\3\3\0\x20' + bytes(32))  # a record that nobody has encrypted
-    read_all(peer.sock)
+    read_to_end(peer.sock)
     peer.sock.close()
     is_equal(c.wait(), 98)
     is_true('tls-io: warning: session failed: decrypt: ' in c.stderr(), c.stderr())
@@ -328,7 +333,7 @@ def _():
     engine = wait_engine()[0]
     pids = wait_for(lambda: (lambda p: p if len(p) == 1 else None)(
         [p for p in children() if p not in (c.pid, engine)]), 'the TLS side')
-    is_equal(exit_code(pids[0]), 0)
+    is_equal(orphan_exit_code(pids[0]), 0)
     is_equal(peer.end_politely(), (b'', 'close_notify'))
     dies_silently(c, 0)
 
@@ -355,7 +360,7 @@ def _():
         peer.send(b'hello')
         is_equal(peer.recv(5), b'hello')
         end(peer)
-        is_equal(exit_code(pid), code)
+        is_equal(orphan_exit_code(pid), code)
         is_equal(c.wait(), 0)
 
 
@@ -364,7 +369,7 @@ def _():
     peer, c = delayed_session(['tls-io', '-w', 'sh', '-c', 'exit 5'])
     pid = wait_process('tls-io')
     peer.end_politely()
-    is_equal(exit_code(pid), 5)
+    is_equal(orphan_exit_code(pid), 5)
     dies_silently(c, 0)
 
 

@@ -5,13 +5,18 @@
 import os
 import re
 import shutil
-import socket
 import ssl
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_ucspi import *
+from chain import BIN, PYTHON, Chain, block, delayed, dies, not_resident
+from peer import TLS12, TLS13, Peer, Recorder, all_of
+from pki import cert_hash, openssl, pki, server_env
+from proc import state_of
+from processes import orphan_exit_code, wait_process
+from scratch import temp_dir
+from sockets import read_to_end, tcp_pair
+from tap import is_equal, is_true, run, test, wait_for
+from ucspi import ECHO, FACTS, application, starttls
 
 CHAIN = ('tls-await', 'tls-handshake', 'tls-io')
 
@@ -161,7 +166,7 @@ def _():
     client, c = serve('greet(); os.write(ctl, b"y"); write(w, b"the secret"); read_all(r)')
     starttls(client)
     client.sendall(b'this is no TLS')
-    is_true(b'secret' not in read_all(client), 'in clear')
+    is_true(b'secret' not in read_to_end(client), 'in clear')
     client.close()
     is_equal(c.wait(), 0)
 
@@ -180,7 +185,7 @@ def _():
                           options=['-D'])
         starttls(client)
         client.sendall(b'text\n')
-        is_equal(read_all(client), b'plain text\n')
+        is_equal(read_to_end(client), b'plain text\n')
         is_equal(c.wait(), 0, 'exit code of the TLS side')
         is_equal(c.stderr(), '')
 
@@ -190,9 +195,9 @@ def _():
     client, c = serve(GO_ON)
     pid = wait_process('tls-await')
     client.sendall(b'text\n')
-    is_equal(read_all(client), b'plain text\n')
+    is_equal(read_to_end(client), b'plain text\n')
     is_equal(c.wait(), 0)
-    is_equal(exit_code(pid), 0, 'exit code of the TLS side')
+    is_equal(orphan_exit_code(pid), 0, 'exit code of the TLS side')
     is_equal(c.stderr(), '')
 
 
@@ -202,7 +207,7 @@ def _():
         client, c = serve('os.write(ctl, %r); code = wait();'
                           'write(1, repr([read_all(ctl), read_all(r)]).encode());'
                           'sys.exit(code)' % said, options=['-D'])
-        is_equal(read_all(client), b"[b'', b'']", 'what the application saw')
+        is_equal(read_to_end(client), b"[b'', b'']", 'what the application saw')
         dies(c, 100, 'tls-await: fatal: invalid command on the control socket')
 
 
@@ -226,7 +231,7 @@ def _():
                       'code = wait()' + TRY_PLAINTEXT,
                       AWAIT_REQUIRED, ['-D'])
     starttls(client)
-    is_equal(read_all(client), b'', 'in plaintext')
+    is_equal(read_to_end(client), b'', 'in plaintext')
     is_equal(c.wait(), 0)
     is_equal(c.stderr(), 'tls-await: fatal: TLS is required: the application declined it\n'
                          "b'' EPIPE 97\n", 'what the application saw, and the code')
@@ -236,7 +241,7 @@ def _():
 def _():
     client, c = serve('greet()', AWAIT_REQUIRED)
     starttls(client)
-    is_equal(read_all(client), b'')
+    is_equal(read_to_end(client), b'')
     is_equal(c.wait(), 0)
 
 
@@ -258,7 +263,7 @@ def _():
     client, c = serve('code = wait();'
                       'print(read_all(ctl), code, file=sys.stderr);' + GO_ON, AWAIT_LIMITED, ['-D'])
     client.sendall(b'text\n')
-    is_equal(read_all(client), b'plain text\n')
+    is_equal(read_to_end(client), b'plain text\n')
     is_equal(c.wait(), 0)
     is_equal(c.stderr(), TIMED_OUT + "b'' 97\n", 'what the application saw, and the code')
 
@@ -267,7 +272,7 @@ def _():
 def _():
     client, c = serve('code = wait()' + TRY_PLAINTEXT,
                       ['tls-await', '-r', *AWAIT_LIMITED[1:]], ['-D'])
-    is_equal(read_all(client), b'', 'in plaintext')
+    is_equal(read_to_end(client), b'', 'in plaintext')
     is_equal(c.wait(), 0)
     is_equal(c.stderr(), TIMED_OUT + "b'' EPIPE 97\n", 'what the application saw, and the code')
 
@@ -282,7 +287,7 @@ def _():
                           options=['-D'])
         starttls(client)
         client.sendall(b'EHLO example.org\r\n')
-        is_true(b'plain' not in read_all(client), 'in plaintext')
+        is_true(b'plain' not in read_to_end(client), 'in plaintext')
         client.close()
         is_equal(c.wait(), 0)
         is_equal(c.stderr(),
@@ -296,7 +301,7 @@ def _():
                       'print(reply, read_all(r), code, file=sys.stderr)', options=['-D'],
                       env={'CERTFILE': '/nonesuch'})
     starttls(client)
-    is_equal(read_all(client), b'')
+    is_equal(read_to_end(client), b'')
     client.close()
     is_equal(c.wait(), 0)
     is_equal(c.stderr(), 'tls-handshake: fatal: unable to start TLS: unable to read CERTFILE '
@@ -306,7 +311,7 @@ def _():
 @test('a TLS side that cannot be started is told before the application is run')
 def _():
     client, c = serve('write(1, b"ran")', ['nonesuch', *CHAIN])
-    is_equal(read_all(client), b'', 'what the client gets')
+    is_equal(read_to_end(client), b'', 'what the client gets')
     dies(c, 127, 'tls-ctl-open: fatal: unable to exec the TLS side nonesuch: '
                  'No such file or directory')
 

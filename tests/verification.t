@@ -6,10 +6,13 @@ import os
 import ssl
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_client import *
-from extra_ucspi import dies, read_all
+from chain import dies, reason
+from clients import client_facts, client_refusal, connect_client, serve_client
+from peer import TLS12, TLS13
+from pki import EXT, bundle, ca_env, cert_hash, hashed_dir, issue, openssl, pki
+from scratch import temp, temp_dir
+from sockets import read_to_end
+from tap import is_equal, is_true, run, test
 
 HERE = ['-k', 'localhost']
 NOT_VERIFIED = 'certificate verification failed: '
@@ -33,7 +36,7 @@ def named(name, alternative):
 def is_taken(options, cert, env=None):
     """The client takes the server with that certificate, in every version of TLS, silently."""
     for version in TLS12, TLS13:
-        f = facts(options, env, cert=cert, min=version, max=version)
+        f = client_facts(options, env, cert=cert, min=version, max=version)
         is_equal(f['stderr'], '', 'stderr')
         is_equal(f['SSL_PEER_CERT_HASH'], cert_hash(cert), 'the certificate')
 
@@ -42,9 +45,10 @@ def is_refused(options, cert, words, alert='none', env=None):
     """It does not, and says so with 97 and one line that begins with these words. The server gets
     this alert; there is none for a wrong name, which is found when the handshake is over."""
     for version in TLS12, TLS13:
-        server, c = connect(options, ['tls-io', 'echo', 'ran'], env=env)
+        server, c = connect_client(options, ['tls-io', 'echo', 'ran'], env=env)
         try:
-            is_equal(serve(server, cert=cert, min=version, max=version).recv_all(), (b'', 'eof'))
+            is_equal(serve_client(server, cert=cert, min=version, max=version).recv_all(),
+                     (b'', 'eof'))
             got = 'none'
         except ssl.SSLError as e:
             got = e.reason.split('ALERT_')[-1]
@@ -82,7 +86,7 @@ def _():
                                     ('part', 'DNS:w*.example.org', 'ww.example.org'),
                                     ('inner', 'DNS:a.*.example.org', 'a.b.example.org')):
         for version in TLS12, TLS13:
-            refusal(['-k', name], cert=named(cert, alternative), min=version, max=version)
+            client_refusal(['-k', name], cert=named(cert, alternative), min=version, max=version)
 
 
 @test('an IP address, of either kind')
@@ -114,14 +118,14 @@ def _():
     der = b'\x30%c\x82%c%s' % (len(name) + 2, len(name), name)
     issued('null', 'subjectAltName=DER:' + der.hex())
     for version in TLS12, TLS13:
-        refusal(HERE, cert='null', min=version, max=version)
+        client_refusal(HERE, cert='null', min=version, max=version)
 
 
 @test('no name on the command line: 100, and what to give')
 def _():
     for options in [], ['-y'], ['-O'], ['-C', '2']:
-        server, c = connect(options, ['echo', 'ran'])
-        is_equal(read_all(server), b'')
+        server, c = connect_client(options, ['echo', 'ran'])
+        is_equal(read_to_end(server), b'')
         dies(c, 100, 'tls-handshake: fatal: no server name to verify: give -k name, or -n')
 
 
@@ -195,7 +199,7 @@ def _():
     is_refused(HERE, 'leaf', UNKNOWN, 'UNKNOWN_CA')
     bundle('complete', 'leaf', 'leaf', 'middle')
     is_taken(HERE, 'complete')
-    is_taken(HERE, 'leaf', {'CADIR': hashed('ca', 'middle')})
+    is_taken(HERE, 'leaf', {'CADIR': hashed_dir('ca', 'middle')})
 
 
 @test('an intermediate certificate that must not issue any')

@@ -1,7 +1,7 @@
 # ISC licence: see COPYING.
 """TAP for tests of processes.
 
-    from tap import *
+    from tap import is_equal, run, test
 
     @test('what is promised')
     def _():
@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 
-__all__ = ['test', 'run', 'is_equal', 'is_true', 'wait_for', 'Skip', 'SLOW', 'children', 'diag']
+from proc import children, comm_of
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -29,6 +29,8 @@ PR_SET_CHILD_SUBREAPER = 36
 SLOW = 20 if os.environ.get('TEST_VALGRIND') else 4 if os.environ.get('TEST_SANITIZE') else 1
 
 _tests = []
+_after_each = []
+_at_end = []
 
 
 class Skip(Exception):
@@ -44,6 +46,19 @@ def test(name, limit=60):
         _tests.append((name, function, limit))
         return function
     return add
+
+
+def after_each(function):
+    """Has it called after each test, before those that were named so earlier. What it returns is
+    shown if the test has failed."""
+    _after_each.insert(0, function)
+    return function
+
+
+def at_end(function):
+    """Has it called after all tests."""
+    _at_end.append(function)
+    return function
 
 
 def diag(text):
@@ -75,27 +90,6 @@ def wait_for(predicate, what, seconds=20):
         pause = min(pause * 2, 0.05)
 
 
-def children():
-    """The pids of all children of this process, dead ones that nobody waited for included."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir('/proc')):
-        try:
-            with open('/proc/%s/stat' % pid) as f:
-                if int(f.read().rpartition(')')[2].split()[1]) == os.getpid():
-                    found.append(int(pid))
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
-
-
-def _name(pid):
-    try:
-        with open('/proc/%d/stat' % pid) as f:
-            return f.read().split('(')[1].rpartition(')')[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return '?'
-
-
 def _reap():
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
@@ -113,7 +107,7 @@ def _leftover(seconds):
         if not left or time.monotonic() > end:
             break
         time.sleep(0.005)
-    names = ['%s (%d)' % (_name(pid), pid) for pid in left]
+    names = ['%s (%d)' % (comm_of(pid) or '?', pid) for pid in left]
     while left:
         for pid in left:
             try:
@@ -130,25 +124,31 @@ def _on_alarm(signum, frame):
     raise TimeOut()
 
 
+def _clean_up():
+    return '\n'.join(filter(None, [function() for function in _after_each]))
+
+
 def _run_one(function, limit):
-    import chain
+    """What went wrong, None if nothing did; and what there is to show then."""
     signal.alarm(int(limit * SLOW))
     try:
         function()
         result = None
     except Skip as e:
-        return e
+        result = e
     except TimeOut:
         result = 'took longer than %d s\n' % (limit * SLOW) + traceback.format_exc()
     except BaseException:
         result = traceback.format_exc()
     finally:
         signal.alarm(0)
-        chain.cleanup(show=sys.exc_info()[0] is not None)
+    said = _clean_up()
+    if isinstance(result, Skip):
+        return result, said
     left = _leftover(10 if result is None else 0)
     if left and result is None:
         result = 'processes left behind: ' + ', '.join(left)
-    return result
+    return result, said
 
 
 def run():
@@ -159,10 +159,9 @@ def run():
     wanted = [t for t in _tests if len(sys.argv) < 2 or sys.argv[1] in t[0]]
     failed = 0
     print('1..%d' % len(wanted), flush=True)
-    import chain
     for number, (name, function, limit) in enumerate(wanted, 1):
         start = time.monotonic()
-        result = _run_one(function, limit)
+        result, said = _run_one(function, limit)
         took = time.monotonic() - start
         if isinstance(result, Skip):
             print('ok %d - %s # SKIP %s' % (number, name, result), flush=True)
@@ -170,9 +169,10 @@ def run():
             print('%s %d - %s' % ('not ok' if result else 'ok', number, name), flush=True)
             if result:
                 diag(result)
-                diag(chain.stderr_of_failure())
+                diag(said)
                 failed += 1
         if took > 5:
             diag('took %.1f s' % took)
-    chain.remove_pki()
+    for function in _at_end:
+        function()
     sys.exit(1 if failed else 0)

@@ -1,8 +1,8 @@
 # ISC licence: see COPYING.
 """Sessions for the tests of the relay.
 
-    peer, c = join(['cat'])                # a client, handshake done, and the chain that serves it
-    peer, c = join(['cat'], delayed=True)  # the same through tls-ctl-open; cat upgrades at once
+    peer, c = join_app(['cat'])            # a client, handshake done, and the chain serving it
+    peer, c = join_app(['cat'], delayed=True)  # the same by tls-ctl-open; cat upgrades at once
 
     s = Session()                          # the application's descriptors are in the test's hands
     s.output.write(b'hello')               # what the application writes
@@ -11,19 +11,21 @@
     is_equal(s.input.read(5), b'world')    # what the application reads
 """
 
+# An application that speaks UCSPI-TLS and asks for TLS before anything else.
 import hashlib
-import os
 import random
 import socket
 import threading
-import time
-import types
 
-import chain
-from chain import *
-from tap import *
+from chain import PYTHON, Chain
+from peer import TLS13, Peer
+from pki import server_env
+from proc import is_alive
+from processes import engines
+from scratch import close_later
+from sockets import tcp_pair
+from tap import SLOW, is_equal, is_true, wait_for
 
-# An application that speaks UCSPI-TLS and asks for TLS before anything else.
 UPGRADE = '''
   importas -i sslctl SSLCTLFD importas -i sslread SSLREADFD importas -i sslwrite SSLWRITEFD
   foreground { fdmove 1 $sslctl printf y } fdclose $sslctl fdmove 0 $sslread fdmove 1 $sslwrite
@@ -33,14 +35,12 @@ UPGRADE = '''
 GIVE = 'import socket, sys; ' \
     'socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [0, 1]); sys.exit(%d)'
 
-VERSIONS = (('TLS 1.2', TLS12), ('TLS 1.3', TLS13))
-
 
 def quoted(argv):
     return ' '.join('"%s"' % a.replace('\\', '\\\\').replace('"', '\\"') for a in argv)
 
 
-def serve(app, delayed=False, verbosity='1', io=(), env=None, sndbuf=None, rcvbuf=None, **kw):
+def serve_app(app, delayed=False, verbosity='1', io=(), env=None, sndbuf=None, rcvbuf=None, **kw):
     """A chain that serves one connection to app; the client's end of that, and the chain.
     sndbuf, rcvbuf: the sizes of the socket buffers on the way to the client."""
     client, server = tcp_pair()
@@ -55,9 +55,9 @@ def serve(app, delayed=False, verbosity='1', io=(), env=None, sndbuf=None, rcvbu
     return client, Chain(argv, server, env=server_env(**(env or {})), **kw)
 
 
-def join(app, version=TLS13, client=None, **kw):
+def join_app(app, version=TLS13, client=None, **kw):
     """client: makes a peer from the socket and the version, a Peer if it is not given."""
-    sock, c = serve(app, **kw)
+    sock, c = serve_app(app, **kw)
     peer = client(sock, version) if client else Peer(sock, min=version, max=version)
     return peer.handshake(), c
 
@@ -71,13 +71,13 @@ class Session:
         mine, its = socket.socketpair()
         before = engines()
         with mine, its:
-            self.peer, self.chain = join([*PYTHON, GIVE % code, str(its.fileno())], version, io=io,
-                                         pass_fds=[its.fileno()], **kw)
+            self.peer, self.chain = join_app([*PYTHON, GIVE % code, str(its.fileno())], version,
+                                             io=io, pass_fds=[its.fileno()], **kw)
             self.engine, = set(engines()) - set(before)
             fds = socket.recv_fds(mine, 1, 2)[1]
         self.input = open(fds[0], 'rb', buffering=0)
         self.output = open(fds[1], 'wb', buffering=0)
-        chain._open_files.extend([self.input, self.output])
+        close_later(self.input, self.output)
         if '-w' not in io:
             is_equal(self.chain.wait(), code, 'exit code')
 
@@ -92,7 +92,7 @@ class Session:
         return bytes(got)
 
     def is_gone(self):
-        return not is_running(self.engine)
+        return not is_alive(self.engine)
 
     def wait_gone(self, seconds=20):
         wait_for(self.is_gone, 'the end of the engine', seconds)
@@ -112,60 +112,17 @@ def write_all(f, content):
         f.write(content[i:i + 65536])
 
 
-def is_running(pid):
-    """Neither gone nor a zombie."""
-    try:
-        with open('/proc/%d/stat' % pid) as f:
-            return f.read().rpartition(')')[2].split()[0] not in 'ZX'
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+# Data
+
+_sample = b''
 
 
-def cpu_ticks(pid):
-    """The CPU time of a process, in hundredths of a second."""
-    with open('/proc/%d/stat' % pid) as f:
-        fields = f.read().rpartition(')')[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
-def private_memory(pid):
-    """What a process has of memory that is its own, in bytes."""
-    with open('/proc/%d/status' % pid) as f:
-        for line in f:
-            if line.startswith('RssAnon:'):
-                return int(line.split()[1]) * 1024
-
-
-def is_idle(*pids):
-    """As soon as nothing happens any more the processes use no CPU time."""
-    def ticks():
-        return sum(cpu_ticks(pid) for pid in pids)
-
-    def quiet():
-        before = ticks()
-        time.sleep(0.25)  # there is no event to wait for
-        return ticks() <= before + 2
-    wait_for(quiet, 'no more CPU time used')
-
-
-def is_flat(pid, before):
-    """The process is idle, and has not got more memory than it had, but for its four buffers,
-    which are of a quarter of a MiB each, and a MiB."""
-    is_idle(pid)
-    now = private_memory(pid)
-    if not os.environ.get('TEST_SANITIZE'):  # which keeps what is freed
-        is_true(now < before + (2 * SLOW << 20), 'memory grew from %d to %d' % (before, now))
-
-
-_data = b''
-
-
-def data(n):
+def sample_data(n):
     """n bytes that look random and are the same every time."""
-    global _data
-    if len(_data) < n:
-        _data = random.Random(1).randbytes(n + -n % 4)  # so that a longer one begins with it
-    return _data[:n]
+    global _sample
+    if len(_sample) < n:
+        _sample = random.Random(1).randbytes(n + -n % 4)  # so that a longer one begins with it
+    return _sample[:n]
 
 
 def sha256(s):
@@ -177,16 +134,7 @@ def is_same(got, wanted, what):
     is_equal((len(got), sha256(got)), (len(wanted), sha256(wanted)), what)
 
 
-def records(peer, data, close_notify=False):
-    """The TLS records for data; they have to be sent in order, and before anything else."""
-    collected = []
-    sock, peer.sock = peer.sock, types.SimpleNamespace(sendall=collected.append)
-    peer.send(data)
-    if close_notify:
-        peer.close_notify()
-    peer.sock = sock
-    return b''.join(collected)
-
+# What goes on at the same time
 
 class Background(threading.Thread):
     """Calls a function while the test goes on. finish() waits for its end, and raises what it

@@ -3,7 +3,7 @@
 
 import os
 
-from extra_settings import status_of
+from proc import limit_of, status_of
 from tap import Skip, is_equal, test
 
 
@@ -16,12 +16,6 @@ def as_root(name):
                 raise Skip('not root')
             function()
     return add
-
-
-def limit_of(pid, name):
-    with open('/proc/%d/limits' % pid) as f:
-        line = next(line for line in f if line.startswith(name))
-    return line[len(name):].split()[:2]
 
 
 def is_confined(pid):

@@ -14,8 +14,9 @@ import ctypes
 import hmac
 import socket
 
-from chain import *
-from tap import *
+from peer import TLS13, Peer, plain_context
+from scratch import temp
+from tap import is_equal
 
 _crypto = ctypes.CDLL(_ssl.__file__)
 _crypto.EVP_CIPHER_CTX_new.restype = _crypto.EVP_aes_256_gcm.restype = ctypes.c_void_p

@@ -13,9 +13,11 @@ import tempfile
 import threading
 import traceback
 
-from chain import (BIN, TOP, Peer, find_processes, is_equal, is_true, need, pki, temp, temp_dir,
-                   _open_files)
-from tap import SLOW, Skip, wait_for
+from chain import BIN, TOP, need
+from peer import Peer
+from pki import pki
+from scratch import close_later, temp
+from tap import SLOW, Skip, is_equal, is_true, wait_for
 
 EXAMPLES = TOP + '/examples'
 SBIN = ':/usr/sbin:/sbin:/usr/lib/postfix/sbin'
@@ -91,7 +93,7 @@ class Daemon:
         self.p = subprocess.Popen(
             [program, *argv[1:]], stdin=self._log, stdout=self._log, stderr=self._log,
             env={'PATH': os.environ['PATH'] + SBIN, **(env or {})}, cwd=cwd, start_new_session=True)
-        _open_files.insert(0, self)  # to be stopped before its files are removed
+        close_later(self, first=True)  # to be stopped before its files are removed
 
     def log(self):
         return os.pread(self._log.fileno(), 1 << 20, 0).decode(errors='replace')
@@ -99,7 +101,7 @@ class Daemon:
     def wait_port(self, *ports):
         """Waits until it listens on all these."""
         for port in ports:
-            wait_for(lambda: self.p.poll() is not None or is_listening(port), 'port %d' % port)
+            wait_for(lambda: self.p.poll() is not None or port_is_open(port), 'port %d' % port)
         is_equal(self.p.poll(), None, 'exit code of the server, which says:\n' + self.log())
         return self
 
@@ -118,7 +120,7 @@ class Daemon:
         self._log.close()
 
 
-def is_listening(port):
+def port_is_open(port):
     wanted = '0100007F:%04X' % port
     with open('/proc/net/tcp') as f:
         return any(line.split()[1] == wanted and line.split()[3] == '0A' for line in f)
@@ -145,7 +147,7 @@ class Played:
         self._error = None
         self._thread = threading.Thread(target=self._run, args=[plays], daemon=True)
         self._thread.start()
-        _open_files.append(self)
+        close_later(self)
 
     def _run(self, plays):
         try:

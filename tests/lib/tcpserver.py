@@ -4,8 +4,10 @@
 import os
 import socket
 
-from chain import BIN, Chain, fds_of, is_equal, need, temp_dir, wait_for, _open_files
-from tap import SLOW, children
+from chain import BIN, Chain, need
+from proc import children, children_of, fds_of
+from scratch import close_later, temp_dir
+from tap import SLOW, is_equal, wait_for
 
 
 class Server:
@@ -39,7 +41,7 @@ class Server:
 
     def connect(self):
         s = socket.create_connection(('127.0.0.1', self.port), timeout=30 * SLOW)
-        _open_files.append(s)
+        close_later(s)
         return s
 
     def fds(self):
@@ -63,16 +65,3 @@ class Server:
         wait_for(lambda: not self.orphans() and not children_of(self.chain.pid),
                  'the end of all processes of sessions')
         is_equal(self.chain.poll(), None, 'exit code of tcpserver')
-
-
-def children_of(parent):
-    """The pids of all children of a process, zombies included."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir('/proc')):
-        try:
-            with open('/proc/%s/stat' % pid) as f:
-                if int(f.read().rpartition(')')[2].split()[1]) == parent:
-                    found.append(int(pid))
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
