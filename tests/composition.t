@@ -10,6 +10,7 @@ from peer import TLS12, TLS13, Peer, all_of
 from pki import cert_hash, pki, server_env
 from processes import engines
 from scratch import temp, temp_dir
+from sessions import ends_well, is_echoed
 from sockets import read_line, read_to_end, tcp_pair
 from tap import Skip, is_equal, is_true, run, test, wait_for
 from ucspi import ECHO, application, starttls
@@ -61,9 +62,7 @@ def _():
     client.sendall(b'and only now\n')
     peer = Peer(client, verify=True).handshake()
     is_equal(subject(peer), 'b')
-    is_equal(peer.end_politely(), (b'', 'close_notify'))
-    is_equal(c.wait(), 0)
-    is_equal(c.stderr(), '')
+    ends_well(peer, c)
 
 
 @test('a lookup after tls-await chooses the directory by what a program says')
@@ -88,9 +87,7 @@ def _():
     starttls(client)
     peer = Peer(client, verify=True).handshake()
     is_equal(subject(peer), 'b')
-    is_equal(peer.end_politely(), (b'', 'close_notify'))
-    is_equal(c.wait(), 0)
-    is_equal(c.stderr(), '')
+    ends_well(peer, c)
 
 
 @test('a stage after tls-await that refuses: no TLS, and the application sees the end')
@@ -143,9 +140,7 @@ def _():
         client, c = serve(IMMEDIATE_POLICY % cert_hash('client'), 'cat', env=trusting_env())
         peer = say_hello(client, 'client', min=version, max=version)
         is_equal(peer.recv(5), b'hello')
-        is_equal(peer.end_politely(), (b'', 'close_notify'))
-        is_equal(c.wait(), 0)
-        is_equal(c.stderr(), '')
+        ends_well(peer, c)
 
 
 @test('immediate TLS: it refuses another, who gets not one byte, and the program is not run')
@@ -167,9 +162,7 @@ def _():
     starttls(client)
     peer = say_hello(client, 'client')
     is_equal(peer.recv(5), b'hello')
-    is_equal(peer.end_politely(), (b'', 'close_notify'))
-    is_equal(c.wait(), 0)
-    is_equal(c.stderr(), '')
+    ends_well(peer, c)
 
 
 @test('delayed TLS: it refuses another; not one byte passes, either way')
@@ -324,9 +317,7 @@ def _():
     peer = Peer(client, min=TLS13).handshake()
     peer.send(b'hello')
     is_equal(peer.recv(13), b'TLSv1.3\nhello')
-    is_equal(peer.end_politely(), (b'', 'close_notify'))
-    is_equal(c.wait(), 0)
-    is_equal(c.stderr(), '')
+    ends_well(peer, c)
 
 
 @test('a program that is new after TLS: tls-io runs it, on pipes of its own, if it joins no others')
@@ -350,8 +341,7 @@ with open(sys.argv[1], 'w') as f:
 '''))
     starttls(client)
     peer = Peer(client).handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     is_equal(peer.end_politely(), (b'', 'close_notify'))
     is_equal(c.wait(), 0)
     with open(out) as f:

@@ -1,24 +1,23 @@
 #!/usr/bin/env python3
 # ISC licence: see COPYING.
-# What goes wrong, each with its exit code and one clear line: files, settings, peers, descriptors.
+# What goes wrong, each with its exit code and one clear line: files, settings, peers.
 
 import fcntl
 import os
 import signal
 import socket
-import ssl
 import struct
 import sys
 import termios
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import FATAL, Chain, delayed, need, not_resident, reason
+from chain import FATAL, Chain, at_most, delayed, need, not_resident, not_under_valgrind, reason
 from peer import TLS12, Peer, client_hello
 from pki import openssl, pki, server_env
 from processes import engines
 from scratch import temp, temp_dir
-from sessions import server_facts, server_refusal, turned_away
+from sessions import ends_well, is_echoed, server_facts, server_refusal, turned_away
 from sockets import drip, read_to_end, tcp_pair
-from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
+from tap import SLOW, is_equal, is_true, run, test, wait_for
 from ucspi import STARTTLS_APP, starttls
 
 ALERT, HANDSHAKE = b'\x15', b'\x16'  # types of a record
@@ -30,7 +29,6 @@ def path(name, suffix='pem'):
 
 
 # Files
-
 
 VARIABLES = {
     'KEYFILE': [], 'CERTFILE': [], 'OCSPFILE': [], 'CAFILE': ['-y'], 'CRLFILE': ['-y'],
@@ -157,7 +155,6 @@ def _():
 
 # Handshakes that cannot succeed
 
-
 @test('no common cipher: an alert, and one line')
 def _():
     name, why = turned_away(server_env(), max=TLS12, ciphers='AES128-SHA')
@@ -193,7 +190,6 @@ GARBAGE = {
     'a handshake record with an empty message': (b'\x16\x03\x01\0\0', None),
     'a record longer than any may be': (b'\x16\x03\x01\xff\xff' + b'x' * 65535, None),
 }
-
 for what, (data, why) in GARBAGE.items():
     @test('%s in place of a ClientHello' % what)
     def _(data=data, why=why):
@@ -209,7 +205,6 @@ for what, (data, why) in GARBAGE.items():
 
 # Slow clients
 
-
 def unread(sock):
     """How many bytes have come and wait."""
     return struct.unpack('i', fcntl.ioctl(sock, termios.FIONREAD, b'\0' * 4))[0]
@@ -220,30 +215,21 @@ def _():
     client, server = tcp_pair()
     c = Chain('tls-handshake tls-io cat', server, env=server_env(), keep=True)
     peer = Peer(client)
-    try:
-        peer.tls.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
-    for byte in peer.pending_records():
+    for byte in peer.next_flight():
         client.send(bytes([byte]))
         wait_for(lambda: not unread(server), 'the byte is read')
     server.close()
     peer.handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
-    is_equal(peer.end_politely(), (b'', 'close_notify'))
-    is_equal(c.wait(), 0)
-    is_equal(c.stderr(), '')
+    is_echoed(peer)
+    ends_well(peer, c)
 
 
 LIMIT = 700 * SLOW  # ms
-
 ALARMS = {
     'as it is': None,
     'ignored': lambda: signal.signal(signal.SIGALRM, signal.SIG_IGN),
     'blocked': lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]),
 }
-
 for what, preexec in ALARMS.items():
     @test('the limit is for the whole handshake, however often a byte comes; SIGALRM ' + what)
     def _(preexec=preexec):
@@ -266,7 +252,6 @@ def _():
 
 
 # Peers that leave
-
 
 def leave(how):
     """What the chain says of a client that leaves so."""
@@ -316,8 +301,7 @@ def _():
     client, server = tcp_pair()
     c = Chain('tls-handshake tls-io cat', server, env=server_env())
     peer = Peer(client).handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     peer.reset()
     is_equal(c.wait(), 0)
     why = warning(c)
@@ -329,8 +313,7 @@ def _():
     client, server = tcp_pair()
     c = Chain('tls-handshake tls-io -w cat', server, env=server_env())
     peer = Peer(client).handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     peer.reset()
     is_equal(c.wait(), 98)
     why = warning(c)
@@ -361,7 +344,6 @@ def _():
 
 
 # Afterwards the application cannot go on in plaintext
-
 
 def fallback(tls_side, talk, env=None):
     """Has an application ask for a TLS that fails; what it could still write; the chain."""
@@ -419,7 +401,7 @@ def _():
 @test('no plaintext after a failed handshake: there are no descriptors for it')
 def _():
     not_resident('leaves a chain with need of fewer descriptors')
-    not_under_valgrind()
+    not_under_valgrind('needs descriptors of its own')
     c = fallback(['tls-await', *at_most(7), *SERVE[1:]], lambda client: None)
     is_true(c.stderr().endswith(': Too many open files\n'), c.stderr())
 
@@ -435,100 +417,6 @@ def _():
     client.close()
     is_equal(c.wait(), 10)
     is_equal(c.stderr(), FATAL + PLAINTEXT + '\n')
-
-
-# Too few descriptors
-
-
-def not_under_valgrind():
-    if os.environ.get('TEST_VALGRIND'):
-        raise Skip('valgrind needs descriptors of its own')
-
-
-def at_most(n):
-    """The start of a command with a limit of descriptors."""
-    return ['sh', '-c', 'ulimit -n %d; exec "$@"' % n, 'sh']
-
-
-def too_few(program, run_with):
-    """With too few descriptors the program dies in one line; from some limit on it works."""
-    not_under_valgrind()
-    for n in range(5, 20):
-        c = run_with(n)
-        if c.wait() == 0:
-            return n
-        line = c.stderr()
-        is_equal(c.wait(), 111, 'exit code with %d descriptors: %s' % (n, line))
-        is_true(line.startswith(program + ': fatal: unable to ') and line.count('\n') == 1 and
-                line.endswith(': Too many open files\n'), line)
-    raise AssertionError('does not work with %d descriptors' % n)
-
-
-@test('EMFILE: tls-ctl-open')
-def _():
-    def run_with(n):
-        client, server = tcp_pair()
-        return Chain(at_most(n) + delayed(['true'], ['true']), server)
-    is_true(too_few('tls-ctl-open', run_with) > 5, 'needs more than 5')
-
-
-@test('EMFILE: tls-await needs none but what it has')
-def _():
-    def run_with(n):
-        client, server = tcp_pair()
-        client.send(b'y')
-        return Chain(at_most(n) + ['tls-await', 'true'], server, env={'TLS_CTLFD': '0'})
-    is_equal(too_few('tls-await', run_with), 5)
-
-
-@test('EMFILE: tls-handshake')
-def _():
-    not_resident('leaves a chain with need of fewer descriptors')
-    def run_with(n):
-        client, server = tcp_pair()
-        c = Chain(at_most(n) + ['tls-handshake', 'true'], server, env=server_env())
-        try:
-            Peer(client).handshake()
-        except ConnectionError:
-            pass
-        client.close()
-        return c
-    is_true(too_few('tls-handshake', run_with) > 5, 'needs more than 5')
-
-
-@test('EMFILE: tls-io')
-def _():
-    def run_with(n):
-        client, server = tcp_pair()
-        c = Chain(['tls-handshake', *at_most(n), 'tls-io', 'true'], server, env=server_env())
-        Peer(client).handshake().recv_all()
-        client.close()
-        return c
-    is_true(too_few('tls-io', run_with) > 5, 'needs more than 5')
-
-
-@test('EMFILE: tls-engine, which then tells the chain or stderr why')
-def _():
-    not_under_valgrind()
-    start = b'S\1\0\0\0\0\1'  # version 1, a server, verbosity 1
-    worked = False
-    for n in range(4, 10):
-        client, server = tcp_pair()
-        chain, engine = socket.socketpair()
-        c = Chain(at_most(n) + ['tls-engine'], engine, env=server_env())
-        socket.send_fds(chain, [struct.pack('>IH', len(start), 2) + start],
-                        [server.fileno(), server.fileno()])
-        server.close()
-        end(client)
-        told = chain.recv(4096)
-        chain.close()
-        client.close()
-        worked = c.wait() == 97  # as far as the handshake
-        if worked:
-            break
-        is_equal(c.wait(), 111, 'exit code with %d descriptors: %s' % (n, c.stderr()))
-        is_equal(bool(told) + c.stderr().count('\n'), 1, 'lines, told %r, %r' % (told, c.stderr()))
-    is_true(worked and n > 4, 'works with more than 4')
 
 
 run()

@@ -8,6 +8,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib
 from chain import Chain
 from peer import Peer
 from pki import server_env
+from sessions import ends_well, is_echoed
 from sockets import tcp_pair
 from tap import is_equal, run, test
 
@@ -17,11 +18,8 @@ def _():
     client, server = tcp_pair()
     c = Chain(['tls-handshake', 'tls-io', 'cat'], server, env=server_env())
     peer = Peer(client).handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
-    is_equal(peer.end_politely(), (b'', 'close_notify'))
-    is_equal(c.wait(), 0)
-    is_equal(c.stderr(), '')
+    is_echoed(peer)
+    ends_well(peer, c)
 
 
 @test('the application keeps the pid of the chain')

@@ -16,6 +16,7 @@ from pki import server_env
 from proc import fds_of
 from processes import wait_engine
 from scratch import temp
+from sessions import is_echoed
 from sockets import read_to_end, tcp_pair, unix_pair
 from tap import is_equal, is_true, run, test, wait_for
 from ucspi import ECHO, application, starttls
@@ -83,8 +84,7 @@ def _():
         peer = Peer(record).handshake()
         wanted = repr(list(closed))
         is_equal(peer.recv(len(wanted)).decode(), wanted, 'closed in the application')
-        peer.send(b'hello')
-        is_equal(peer.recv(5), b'hello')
+        is_echoed(peer)
         engine = fds_of(wait_engine()[0])
         is_equal(engine[1], '/dev/null', 'descriptor 1 of the engine')
         is_equal(engine[2] == '/dev/null', 2 in closed, 'descriptor 2 of the engine is /dev/null')
@@ -106,8 +106,7 @@ def _():
                 *TELL, told, *HANDSHAKE, *TELL, told, 'tls-io', *options, *TELL, told,
                 *CAT])
             peer = Peer(record).handshake()
-            peer.send(b'hello')
-            is_equal(peer.recv(5), b'hello')
+            is_echoed(peer)
             is_equal(peer.end_politely(), (b'', 'close_notify'))
             is_equal(c.wait(), 0)
             is_equal(lines_of(told), [repr(list(closed))] * 3, 'closed in the chain')
@@ -167,8 +166,7 @@ def _():
                          (['-w'], Peer.shutdown)):
         record, c = without((2,), [*HANDSHAKE, 'tls-io', *options, *CAT])
         peer = Peer(record).handshake()
-        peer.send(b'hello')
-        is_equal(peer.recv(5), b'hello')
+        is_echoed(peer)
         end(peer)
         is_equal(peer.recv_all()[0], b'', 'plaintext')
         is_equal(c.wait(), 98 if end == Peer.shutdown else 0)
@@ -193,8 +191,7 @@ def _():
     c = Chain(delayed(['tls-ctl-start', *TELL, told, 'cat']), server, env=server_env(),
               preexec=lambda: os.close(2))
     peer = Peer(client).handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     is_equal(peer.end_politely(), (b'', 'close_notify'))
     is_equal(c.wait(), 0)
     is_equal(lines_of(told), ['[2]'])
@@ -292,8 +289,7 @@ def _():
                 ['tls-await', 'tls-handshake', 'tls-io', *options, *STATUS_ON_STDERR]), prepare)
             starttls(client)
             peer = Peer(client).handshake()
-            peer.send(b'hello')
-            is_equal(peer.recv(5), b'hello')
+            is_echoed(peer)
             is_equal(peer.end_politely(), (b'', 'close_notify'))
             is_equal(c.wait(), 0)
             wait_for(lambda: c.stderr().count('\n') == 2, 'the TLS side')
@@ -348,16 +344,14 @@ def full():
 def _():
     client, c = session(['tls-handshake', '-v', '2', 'tls-io', 'cat'], full)
     peer = Peer(client).handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     is_equal(peer.end_politely(), (b'', 'close_notify'))
     is_equal(c.wait(), 0)
     client, c = session(delayed(application('greet(); ask()' + ECHO),
                                 ['tls-await', 'tls-handshake', '-v', '2', 'tls-io']), full)
     starttls(client)
     peer = Peer(client).handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     is_equal(peer.end_politely(), (b'', 'close_notify'))
     is_equal(c.wait(), 0)
 

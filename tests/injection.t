@@ -9,7 +9,7 @@ import ssl
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import FATAL, PYTHON, Chain, delayed, not_resident, reason
-from clients import client_facts, connect_client, serve_client, start_client
+from clients import HERE, client_facts, connect_client, serve_client, start_client
 from peer import Peer
 from pki import ca_env, cert_hash, pki, server_env
 from processes import engines, wait_engine
@@ -17,7 +17,6 @@ from sockets import read_line, read_to_end, tcp_pair
 from tap import SLOW, is_equal, is_true, run, test, wait_for
 from ucspi import FACTS
 
-HERE = ['-k', 'localhost']
 BY_SERVER = 'the server sent bytes in plaintext before TLS began'
 BY_CLIENT = 'bytes came in plaintext before the client\'s TLS began'
 ALERT = b'\x15\3\3\0\2\2\x28'
@@ -139,11 +138,7 @@ def is_refused_by_server(data, words=BY_CLIENT):
     """STARTTLS, data, and a ClientHello, in one segment."""
     client, server = tcp_pair()
     peer = Peer(client)
-    try:
-        peer.tls.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
-    client.sendall(b'STARTTLS\n' + data + peer.pending_records())
+    client.sendall(b'STARTTLS\n' + data + peer.next_flight())
     c = Chain(delayed(['sh', '-c', STARTTLS_SERVER]), server, env=server_env())
     got = read_to_end(client)
     client.close()
@@ -170,11 +165,7 @@ def _():
 def _():
     client, server = tcp_pair()
     peer = Peer(client)
-    try:
-        peer.tls.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
-    client.sendall(b'STARTTLS\n' + peer.pending_records())
+    client.sendall(b'STARTTLS\n' + peer.next_flight())
     c = Chain(delayed(['sh', '-c', STARTTLS_SERVER]), server, env=server_env())
     is_equal(read_line(client), b'go ahead\n')
     peer.handshake()

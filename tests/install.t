@@ -15,6 +15,7 @@ from peer import Peer
 from pki import server_env
 from processes import wait_engine
 from scratch import temp, temp_dir
+from sessions import is_echoed
 from sockets import tcp_pair
 from tap import Skip, is_equal, is_true, run, test
 
@@ -127,8 +128,7 @@ def serves(bindir, libexecdir):
     c = Chain([bindir + '/tls-handshake', bindir + '/tls-io', 'cat'], server, env=server_env(),
               path=NO_PATH_OF_OURS)
     peer = Peer(client).handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     is_equal([os.readlink('/proc/%d/exe' % pid) for pid in wait_engine()],
              [libexecdir + '/tls-engine'], 'the engine')
     is_equal(peer.end_politely(), (b'', 'close_notify'))

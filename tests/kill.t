@@ -13,6 +13,7 @@ from pki import server_env
 from proc import find_processes, status_of
 from processes import confined_engine
 from scratch import temp_dir
+from sessions import is_echoed
 from sockets import tcp_pair
 from tap import SLOW, is_equal, is_true, run, test, wait_for
 from ucspi import STARTTLS_APP, starttls
@@ -86,8 +87,7 @@ class Scene:
     def idle(self):
         self.waiting()
         self.peer.handshake()
-        self.peer.send(b'hello')
-        is_equal(self.peer.recv(5), b'hello')
+        is_echoed(self.peer)
         self.find('tls-io')
         self.pid['application'] = self.chain.pid if self.is_delayed else child_of(self.chain.pid)
 

@@ -5,12 +5,11 @@
 import os
 import re
 import socket
-import ssl
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import need
-from peer import Peer
+from peer import Peer, client_hello
 from pki import pki, server_env
 from tap import SLOW, is_equal, is_true, run, test
 from tcpserver import Server
@@ -109,14 +108,6 @@ def quit_in_tls(sock):
     data, end = peer.recv_all()
     is_equal(end, 'close_notify')
     return [line[:3] for line in data.decode().splitlines()]
-
-
-def client_hello():
-    peer = Peer(None)
-    try:
-        peer.tls.do_handshake()
-    except ssl.SSLWantReadError:
-        return peer.pending_records()
 
 
 def is_injection(server):

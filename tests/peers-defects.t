@@ -15,10 +15,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib
 from chain import BIN, FATAL, PYTHON, Chain, delayed, reason
 from peer import TLS12, TLS13, Peer, client_hello
 from pki import EXT, cert_hash, issue, openssl, pki, server_env
-from proc import find_processes, status_of
+from proc import cpu_ticks, find_processes, status_of
 from processes import confined_engine, wait_engine
 from scratch import temp_dir
-from sessions import server_facts, server_refusal, turned_away
+from sessions import is_echoed, server_facts, server_refusal, turned_away
 from sockets import drip, read_to_end, tcp_pair
 from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
 from ucspi import STARTTLS_APP, starttls
@@ -243,8 +243,7 @@ def _():
               env=server_env(CAFILE=pki() + '/ca.pem'))
     starttls(client)
     peer = Peer(client, cert='long').handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     is_equal(peer.end_politely(), (b'', 'close_notify'))
     is_equal(c.wait(), 0)
 
@@ -281,8 +280,7 @@ def _():
 def cpu_time(pid):
     """In clock ticks; none for a process that is gone, as it may be after a reset."""
     try:
-        with open('/proc/%d/stat' % pid) as f:
-            return sum(map(int, f.read().rpartition(')')[2].split()[11:13]))
+        return cpu_ticks(pid)
     except (FileNotFoundError, ProcessLookupError):
         return 0
 

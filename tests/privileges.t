@@ -10,11 +10,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib
 from chain import BIN, Chain, need, not_resident, reason
 from peer import Peer, client_hello
 from pki import openssl, pki, server_env
-from privileges import as_root, has_nothing_of_root, is_confined
+from privileges import all_can_run, as_root, has_nothing_of_root, is_confined
 from proc import status_of
 from processes import confined_engine
 from scratch import temp, temp_dir
-from sessions import server_facts
+from sessions import ends_well, is_echoed, server_facts
 from sockets import tcp_pair
 from tap import Skip, is_equal, is_true, run, test
 
@@ -32,11 +32,8 @@ def start(env, preexec=None, command=()):
 def finish(c, client, **settings):
     """The session works."""
     peer = Peer(client, **settings).handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
-    is_equal(peer.end_politely(), (b'', 'close_notify'))
-    is_equal(c.wait(), 0)
-    is_equal(c.stderr(), '')
+    is_echoed(peer)
+    ends_well(peer, c)
 
 
 def may_dump():
@@ -60,8 +57,7 @@ def _():
 def _():
     c, pid, client = start(server_env(**DROP))
     peer = Peer(client).handshake()
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     has_nothing_of_root(pid, UID, GID)
     is_confined(pid)
     peer.end_politely()
@@ -102,16 +98,6 @@ def _():
 
 
 # An engine of another user than root, as its /proc tells whether it can be dumped or traced.
-
-
-def all_can_run(path):
-    """Whether a user who is not root can run this program."""
-    path = os.path.realpath(path)
-    while os.stat(path).st_mode & 1:
-        if path == '/':
-            return True
-        path = os.path.dirname(path)
-    return False
 
 
 def as_user(*more):

@@ -11,8 +11,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import Chain, is_libressl, reason
 from peer import TLS12, TLS13, Peer, client_hello, plain_context
-from pki import cert_hash, openssl, pki, server_env
-from scratch import temp_dir
+from pki import cert_hash, cert_serial, ocsp_response, openssl, pki, server_env
 from sessions import server_facts, server_refusal, turned_away
 from sockets import tcp_pair
 from tap import SLOW, Skip, is_equal, is_true, run, test
@@ -305,25 +304,12 @@ for variable, value in WRONG:
 # A stapled OCSP response
 
 
-def staple(name):
-    """An OCSP response that calls the certificate good; its path, and the serial number."""
-    d = temp_dir()
-    serial = openssl('x509', '-in', '%s/%s.pem' % (pki(), name), '-noout', '-serial')
-    serial = serial.decode().strip().partition('=')[2]
-    with open(d + '/index.txt', 'w') as f:
-        f.write('V\t491231235959Z\t\t%s\tunknown\t/CN=%s\n' % (serial, name))
-    openssl('ocsp', '-index', d + '/index.txt', '-CA', pki() + '/ca.pem', '-rsigner',
-            pki() + '/ca.pem', '-rkey', pki() + '/ca.key', '-issuer', pki() + '/ca.pem', '-cert',
-            '%s/%s.pem' % (pki(), name), '-ndays', '1', '-respout', d + '/staple')
-    return d + '/staple', serial
-
-
 @test('OCSPFILE is stapled for a client that asks, each pair with its own')
 def _():
-    of_server, server_serial = staple('server')
-    of_a, a_serial = staple('a')
-    env = named(**{'OCSPFILE': of_server, 'OCSPFILE:a.example.org': of_a})
-    for name, serial in ('localhost', server_serial), ('a.example.org', a_serial):
+    env = named(**{'OCSPFILE': ocsp_response('server'),
+                   'OCSPFILE:a.example.org': ocsp_response('a')})
+    for name, cert in ('localhost', 'server'), ('a.example.org', 'a'):
+        serial = cert_serial(cert)
         c, out = s_client(env, '-status', '-servername', name)
         is_true('OCSP Response Status: successful' in out, 'a staple: ' + out)
         is_true('Serial Number: ' + serial in out, 'serial number %s: %s' % (serial, out))
@@ -333,8 +319,7 @@ def _():
 
 @test('where there is no OCSPFILE for a pair, nothing is stapled')
 def _():
-    of_server, _ = staple('server')
-    for env in server_env(), named(OCSPFILE=of_server):
+    for env in server_env(), named(OCSPFILE=ocsp_response('server')):
         c, out = s_client(env, '-status', '-servername', 'a.example.org')
         is_true('OCSP response: no response sent' in out, 'no staple: ' + out)
         is_equal(c.wait(), 0, 'exit code')

@@ -14,6 +14,7 @@ from pki import pki, server_env
 from proc import children
 from processes import engines, orphan_exit_code, wait_engine, wait_process
 from scratch import temp, temp_dir
+from sessions import is_echoed
 from sockets import read_to_end, tcp_pair, unix_pair
 from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
 from ucspi import ECHO, PLUMBING, SETTINGS, application, starttls
@@ -229,8 +230,7 @@ def _():
 def _():
     for code in '0', '7':
         peer, c = session(['-w'], ['sh', '-c', 'cat; exit ' + code])
-        peer.send(b'hello')
-        is_equal(peer.recv(5), b'hello')
+        is_echoed(peer)
         peer.shutdown()
         is_equal(c.wait(), 98)
         is_equal(c.stderr(),
@@ -255,8 +255,7 @@ def _():
 def _():
     not_resident('tells of it in its log, which is here that of the chain: see engined.t')
     peer, c = session(['-w'])
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     os.kill(wait_engine()[0], signal.SIGKILL)
     dies(c, 98, 'tls-io: fatal: the engine is gone')
 
@@ -264,8 +263,7 @@ def _():
 @test('-w: 98 if the peer resets the connection')
 def _():
     peer, c = session(['-w'])
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     peer.reset()
     is_equal(c.wait(), 98)
     is_true('tls-io: warning: session ' in c.stderr(), c.stderr())
@@ -328,8 +326,7 @@ def delayed_session(io, code=ECHO):
 def _():
     not_resident('is one more child of this test')
     peer, c = delayed_session(['tls-io'])
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     engine = wait_engine()[0]
     pids = wait_for(lambda: (lambda p: p if len(p) == 1 else None)(
         [p for p in children() if p not in (c.pid, engine)]), 'the TLS side')
@@ -343,8 +340,7 @@ def _():
     out = temp()
     tell = ['sh', '-c', 'echo $SSL_PROTOCOL $KEYFILE $TLS_SESSIONFD >' + out]
     peer, c = delayed_session(['tls-io', *tell])
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     wait_for(lambda: os.path.getsize(out), 'the program')
     with open(out) as f:
         is_equal(f.read(), 'TLSv1.3\n', 'what it finds in the environment')
@@ -357,8 +353,7 @@ def _():
     for end, code in (Peer.end_politely, 0), (Peer.shutdown, 98):
         peer, c = delayed_session(['tls-io', '-w'])
         pid = wait_process('tls-io')
-        peer.send(b'hello')
-        is_equal(peer.recv(5), b'hello')
+        is_echoed(peer)
         end(peer)
         is_equal(orphan_exit_code(pid), code)
         is_equal(c.wait(), 0)

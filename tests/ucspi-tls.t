@@ -14,6 +14,7 @@ from pki import cert_hash, openssl, pki, server_env
 from proc import state_of
 from processes import orphan_exit_code, wait_process
 from scratch import temp_dir
+from sessions import ends_well, is_echoed
 from sockets import read_to_end, tcp_pair
 from tap import is_equal, is_true, run, test, wait_for
 from ucspi import ECHO, FACTS, application, starttls
@@ -33,12 +34,6 @@ def upgrade(client, **settings):
     """The client asks for TLS, and gets it."""
     starttls(client)
     return Peer(client, **settings).handshake()
-
-
-def ends_well(peer, c):
-    is_equal(peer.end_politely(), (b'', 'close_notify'))
-    is_equal(c.wait(), 0)
-    is_equal(c.stderr(), '')
 
 
 # Asking for TLS
@@ -97,8 +92,7 @@ def _():
     client, c = serve('greet(); write(w, b"<" + ask(b"y") + b">")' + ECHO)
     peer = upgrade(client)
     is_equal(peer.recv(2), b'<>', 'reply')
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     ends_well(peer, c)
 
 
@@ -107,8 +101,7 @@ def _():
     for command in b'y', b'Y':
         client, c = serve('greet(); os.write(ctl, %r); os.close(ctl)' % command + ECHO)
         peer = upgrade(client)
-        peer.send(b'hello')
-        is_equal(peer.recv(5), b'hello')
+        is_echoed(peer)
         is_equal(peer.end_politely(), (b'', 'close_notify'))
         is_equal(c.wait(), 0)
 
@@ -118,8 +111,7 @@ def _():
     client, c = serve('greet(); os.dup2(r, 0); os.dup2(w, 1); os.close(r); os.close(w);'
                       'ask(b"y"); r, w = 0, 1' + ECHO)
     peer = upgrade(client)
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     ends_well(peer, c)
 
 
@@ -249,8 +241,7 @@ def _():
 def _():
     client, c = serve('greet(); ask()' + ECHO, AWAIT_REQUIRED)
     peer = upgrade(client)
-    peer.send(b'hello')
-    is_equal(peer.recv(5), b'hello')
+    is_echoed(peer)
     ends_well(peer, c)
 
 

@@ -7,26 +7,15 @@ import ssl
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import dies, reason
-from clients import client_facts, client_refusal, connect_client, serve_client
+from clients import HERE, client_facts, client_refusal, connect_client, serve_client
 from peer import TLS12, TLS13
-from pki import EXT, bundle, ca_env, cert_hash, hashed_dir, issue, openssl, pki
+from pki import EXT, bundle, ca_env, cert_hash, hashed_dir, issued, openssl, pki_path
 from scratch import temp, temp_dir
 from sockets import read_to_end
 from tap import is_equal, is_true, run, test
 
-HERE = ['-k', 'localhost']
 NOT_VERIFIED = 'certificate verification failed: '
 A_CA = 'basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign'
-
-
-def path(name):
-    return '%s/%s' % (pki(), name)
-
-
-def issued(name, extensions=EXT['server'], **more):
-    if not os.path.exists(path(name + '.pem')):
-        issue(pki(), name, extensions, **more)
-    return name
 
 
 def named(name, alternative):
@@ -140,9 +129,9 @@ def dated(name, start, end):
         with open('%s/%s' % (d, file), 'w') as f:
             f.write(content)
     issued(name)
-    openssl('ca', '-batch', '-config', d + '/cnf', '-cert', path('ca.pem'), '-keyfile',
-            path('ca.key'), '-in', path(name + '.csr'), '-extfile', path(name + '.ext'),
-            '-startdate', start, '-enddate', end, '-notext', '-out', path(name + '.pem'))
+    openssl('ca', '-batch', '-config', d + '/cnf', '-cert', pki_path('ca.pem'), '-keyfile',
+            pki_path('ca.key'), '-in', pki_path(name + '.csr'), '-extfile', pki_path(name + '.ext'),
+            '-startdate', start, '-enddate', end, '-notext', '-out', pki_path(name + '.pem'))
     return name
 
 
@@ -166,10 +155,10 @@ UNKNOWN = NOT_VERIFIED + 'unable to get local issuer certificate'
 @test('a self-signed certificate; one that the client trusts')
 def _():
     openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes',
-            '-keyout', path('self.key'), '-out', path('self.pem'), '-subj', '/CN=localhost',
+            '-keyout', pki_path('self.key'), '-out', pki_path('self.pem'), '-subj', '/CN=localhost',
             '-addext', EXT['server'])
     is_refused(HERE, 'self', NOT_VERIFIED + 'self', 'UNKNOWN_CA')
-    is_taken(HERE, 'self', {'CAFILE': path('self.pem')})
+    is_taken(HERE, 'self', {'CAFILE': pki_path('self.pem')})
 
 
 @test('an authority that is not known')
@@ -186,7 +175,7 @@ def _():
 @test('an authority that has the name of a known one, but another key')
 def _():
     openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes',
-            '-keyout', path('false.key'), '-out', path('false.pem'), '-subj', '/CN=Test ca',
+            '-keyout', pki_path('false.key'), '-out', pki_path('false.pem'), '-subj', '/CN=Test ca',
             '-addext', 'basicConstraints=critical,CA:TRUE')
     is_refused(HERE, issued('forged', ca='false'), NOT_VERIFIED,
                'UNKNOWN_CA')
@@ -225,9 +214,10 @@ def revocations(ca, *certs):
                                                  'default_md=sha256\ndefault_crl_days=30\n' % d)):
         with open('%s/%s' % (d, file), 'w') as f:
             f.write(content)
-    signer = ['-config', d + '/cnf', '-cert', path(ca + '.pem'), '-keyfile', path(ca + '.key')]
+    signer = ['-config', d + '/cnf', '-cert', pki_path(ca + '.pem'), '-keyfile',
+              pki_path(ca + '.key')]
     for name in certs:
-        openssl('ca', *signer, '-revoke', path(name + '.pem'))
+        openssl('ca', *signer, '-revoke', pki_path(name + '.pem'))
     return openssl('ca', *signer, '-gencrl')
 
 
@@ -242,7 +232,7 @@ def _():
 
 @test('an authority without a CRL, where there has to be one')
 def _():
-    env = {'CAFILE': path('otherca.pem'), 'CRLFILE': temp(revocations('ca'))}
+    env = {'CAFILE': pki_path('otherca.pem'), 'CRLFILE': temp(revocations('ca'))}
     is_refused(HERE, issued('stranger', ca='otherca'),
                NOT_VERIFIED + 'unable to get certificate CRL', 'UNKNOWN_CA', env)
 
@@ -251,7 +241,7 @@ def _():
 def _():
     issued('middle', A_CA)
     issued('leaf', ca='middle')
-    if not os.path.exists(path('complete.pem')):
+    if not os.path.exists(pki_path('complete.pem')):
         bundle('complete', 'leaf', 'leaf', 'middle')
     lists = revocations('ca') + revocations('middle')
     is_taken(HERE, 'complete', ca_env(CRLFILE=temp(lists)))

@@ -19,8 +19,7 @@ import tempfile
 from scratch import close_later, temp_dir
 from tap import SLOW, Skip, after_each, is_equal, is_true
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-TOP = os.path.dirname(os.path.dirname(HERE))
+TOP = os.path.normpath(os.path.abspath(__file__) + '/../../..')
 BIN = os.path.join(TOP, 'tests', 'bin')
 PYTHON = [sys.executable, '-I', '-S', '-c']  # for an application in a line or two
 FATAL = 'tls-handshake: fatal: unable to start TLS: '
@@ -199,6 +198,11 @@ def script(text, *argv):
 def delayed(application, tlsside=('tls-await', 'tls-handshake', 'tls-io'), options=()):
     """tls-ctl-open { tlsside } application"""
     return ['tls-ctl-open', *options, *block(tlsside), *application]
+
+
+def at_most(n):
+    """The start of a command with a limit of descriptors."""
+    return ['sh', '-c', 'ulimit -n %d; exec "$@"' % n, 'sh']
 
 
 # How they end

@@ -21,6 +21,7 @@ from scratch import close_later
 from sockets import tcp_pair
 from tap import SLOW, is_equal, is_true
 
+HERE = ['-k', 'localhost']
 CLIENT_ECHO = ['sh', '-c', 'cat <&6 >&7']
 
 

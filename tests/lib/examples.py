@@ -17,6 +17,7 @@ from chain import BIN, TOP, need
 from peer import Peer
 from pki import pki
 from scratch import close_later, temp
+from sockets import read_line, read_to_end
 from tap import SLOW, Skip, is_equal, is_true, wait_for
 
 EXAMPLES = TOP + '/examples'
@@ -197,7 +198,7 @@ class Talk:
         else:
             self.sock.sendall(data)
 
-    def _recv(self, n):
+    def recv(self, n):
         if self.peer:
             return self.peer.recv(n)
         data = self.sock.recv(n)
@@ -206,13 +207,7 @@ class Talk:
 
     def line(self):
         """The next line; what there is, at the end."""
-        got = b''
-        while not got.endswith(b'\n'):
-            byte = self._recv(1)
-            if not byte:
-                break
-            got += byte
-        return got.decode()
+        return read_line(self).decode()
 
     def hear(self, pattern):
         """The next line matches the pattern."""
@@ -229,22 +224,14 @@ class Talk:
         """That many bytes."""
         got = b''
         while len(got) < n:
-            data = self._recv(n - len(got))
+            data = self.recv(n - len(got))
             is_true(data, 'the client goes on after %r' % got)
             got += data
         return got
 
     def rest(self):
         """All up to the end."""
-        got = b''
-        try:
-            while True:
-                data = self._recv(65536)
-                if not data:
-                    return got
-                got += data
-        except ConnectionResetError:
-            return got
+        return read_to_end(self, ConnectionResetError)
 
     def start_tls(self, cert='server', **settings):
         self.peer = Peer(self.sock, client=False, cert=cert, **settings).handshake()

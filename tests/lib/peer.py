@@ -93,6 +93,13 @@ class Peer:
                 self.flush()
                 raise
 
+    def next_flight(self):
+        """The records of the handshake that TLS has ready, without sending them."""
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return self.pending_records()
+
     def send(self, data, record=None):
         """Sends it all; record: the size of the TLS records to cut it into."""
         size = record or 16384
@@ -172,11 +179,7 @@ def alert_of(peer):
 
 def client_hello(**settings):
     """The bytes of a ClientHello."""
-    peer = Peer(None, **settings)
-    try:
-        peer.tls.do_handshake()
-    except ssl.SSLWantReadError:
-        return peer.pending_records()
+    return Peer(None, **settings).next_flight()
 
 
 def all_of(peer):

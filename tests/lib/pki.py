@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 
-from scratch import temp_dir
+from scratch import temp, temp_dir
 from tap import at_end
 
 _pki = None
@@ -64,6 +64,17 @@ def issue(d, name, extensions, key=('ec', '-pkeyopt', 'ec_paramgen_curve:P-256')
             '%s/%s.key' % (d, ca), '-out', base + '.pem', '-days', days, '-extfile', base + '.ext')
 
 
+def pki_path(name):
+    return '%s/%s' % (pki(), name)
+
+
+def issued(name, extensions=EXT['server'], **more):
+    """A certificate of the CA, made when it is first asked for."""
+    if not os.path.exists(pki_path(name + '.pem')):
+        issue(pki(), name, extensions, **more)
+    return name
+
+
 @at_end
 def remove_pki():
     if _pki:
@@ -109,3 +120,22 @@ def hashed_dir(*certs):
         os.symlink(pem, '%s/%s.0' % (d, openssl('x509', '-in', pem, '-noout', '-hash')
                                      .decode().strip()))
     return d
+
+
+def cert_serial(name):
+    return openssl('x509', '-in', pki_path(name + '.pem'), '-noout',
+                   '-serial').decode().strip().partition('=')[2]
+
+
+def ocsp_response(name, status='V', signer='ca'):
+    """A file with an OCSP response about a certificate: V is valid, R is revoked."""
+    index = temp('\t'.join((status, '300101000000Z', '200101000000Z' if status == 'R' else '',
+                            cert_serial(name), 'unknown', '/CN=' + name)) + '\n')
+    response, request = temp(), temp()
+    openssl('ocsp', '-issuer', pki_path('ca.pem'), '-cert', pki_path(name + '.pem'), '-no_nonce',
+            '-reqout', request)
+    openssl('ocsp', '-index', index, '-CA', pki_path('ca.pem'), '-rsigner',
+            pki_path(signer + '.pem'),
+            '-rkey', pki_path(signer + '.key'), '-reqin', request, '-respout', response, '-ndays',
+            '7')
+    return response

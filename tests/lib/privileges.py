@@ -32,3 +32,13 @@ def has_nothing_of_root(pid, uid, gid):
     is_equal(status['Groups'].split(), [], 'supplementary groups')
     for name in 'CapInh', 'CapPrm', 'CapEff', 'CapAmb':
         is_equal(int(status[name], 16), 0, name)
+
+
+def all_can_run(path):
+    """Whether a user who is not root can run this program."""
+    path = os.path.realpath(path)
+    while os.stat(path).st_mode & 1:
+        if path == '/':
+            return True
+        path = os.path.dirname(path)
+    return False

@@ -41,3 +41,17 @@ def turned_away(env, options=(), **settings):
     name = alert_of(Peer(client, **settings))
     client.close()
     return name, reason(c)
+
+
+def is_echoed(peer):
+    """The session works: what the peer says comes back."""
+    peer.send(b'hello')
+    is_equal(peer.recv(5), b'hello', 'what comes back')
+
+
+def ends_well(peer, c, code=0):
+    """Both sides end properly, the chain with that code and without a word."""
+    is_equal(peer.end_politely(), (b'', 'close_notify'), 'end of the session')
+    is_equal(c.wait(), code, 'exit code')
+    is_equal(c.stderr(), '', 'stderr of the chain')
+    peer.sock.close()

@@ -29,10 +29,11 @@ def unix_pair():
     return pair
 
 
-def read_line(sock):
+def read_line(source):
+    """The next line, or what there is of it at the end."""
     s = b''
     while not s.endswith(b'\n'):
-        c = sock.recv(1)
+        c = source.recv(1)
         if not c:
             break
         s += c

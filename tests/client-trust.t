@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+# ISC licence: see COPYING.
+# tls-handshake -c: whom a client trusts: CAFILE, CADIR, the system, OCSP.
+
+import os
+import re
+import ssl
+import subprocess
+import sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
+from chain import FATAL, TOP, not_resident, reason
+from clients import HERE, OpensslServer, client_refusal, connect_client, serve_client, start_client
+from pki import EXT, hashed_dir, issued, ocsp_response, openssl, pki_path
+from scratch import temp, temp_dir
+from sockets import tcp_pair
+from tap import Skip, is_equal, is_true, run, test
+
+HELLO = 'echo hello >&7; exec 7>&-; cat <&6'  # shows what comes back
+
+
+# Trust
+
+def trusts(env, options=HERE, **more):
+    """Of two servers that are alike but for the CA, those that a client trusts."""
+    found = set()
+    for ca in 'ca', 'otherca':
+        name = issued('by-' + ca, ca=ca)
+        server, c = connect_client(options, ['tls-io', '-w', 'true'], env=env, **more)
+        try:
+            is_equal(serve_client(server, cert=name).end_politely(), (b'', 'close_notify'))
+            is_equal(c.wait(), 0)
+            found.add(ca)
+        except ssl.SSLError:
+            server.close()
+            is_true('certificate verif' in reason(c), c.stderr())
+    return found
+
+
+@test('CAFILE: one authority, or several in a file')
+def _():
+    is_equal(trusts({'CAFILE': pki_path('ca.pem')}), {'ca'})
+    is_equal(trusts({'CAFILE': pki_path('otherca.pem')}), {'otherca'})
+    both = [openssl('x509', '-in', pki_path(ca + '.pem')) for ca in ('otherca', 'ca')]
+    is_equal(trusts({'CAFILE': temp(b''.join(both))}), {'ca', 'otherca'})
+
+
+@test('CADIR: the authorities that are hashed there')
+def _():
+    is_equal(trusts({'CADIR': hashed_dir('ca')}), {'ca'})
+    is_equal(trusts({'CADIR': hashed_dir('ca', 'otherca')}), {'ca', 'otherca'})
+    is_equal(trusts({'CADIR': hashed_dir()}), set())
+
+
+@test('CAFILE and CADIR: those of both')
+def _():
+    is_equal(trusts({'CAFILE': pki_path('ca.pem'), 'CADIR': hashed_dir('otherca')}),
+             {'ca', 'otherca'})
+    is_equal(trusts({'CAFILE': pki_path('otherca.pem'), 'CADIR': hashed_dir('ca')}),
+             {'ca', 'otherca'})
+    is_equal(trusts({'CAFILE': pki_path('ca.pem'), 'CADIR': hashed_dir()}), {'ca'})
+
+
+@test('CAFILE or CADIR that is not there, or is none: 96')
+def _():
+    for env, words in (({'CAFILE': '/nonesuch'}, 'unable to read CAFILE /nonesuch: No such file'),
+                       ({'CADIR': '/nonesuch'}, 'unable to open CADIR /nonesuch: No such file'),
+                       ({'CAFILE': temp(b'no PEM')}, 'unable to use CAFILE '),
+                       ({'CAFILE': temp()}, 'unable to use CAFILE '),
+                       ({'CADIR': pki_path('ca.pem')}, 'unable to open CADIR ')):
+        text = client_refusal(HERE, env, 96)
+        is_true(text.startswith(words), text)
+
+
+def system_directory():
+    """Where the libtls of the engine expects what the system trusts."""
+    engine = os.path.join(TOP, 'tls-engine')
+    libraries = re.findall(r'=> (\S*(?:libtls|libcrypto)\S*)', subprocess.run(
+        ['ldd', engine], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout)
+    for name in sorted(libraries, key=lambda s: 'libcrypto' in s) + [engine]:
+        with open(name, 'rb') as f:
+            found = re.search(rb'(/[!-~]+)/cert\.pem\0', f.read())
+        if found:
+            return found[1].decode()
+
+
+def on_system(files=(), certs=()):
+    """A command that runs another on a system that trusts what is in these files: cert.pem has the
+    first, certs/ the second, by name."""
+    there = system_directory()
+    if not there or not os.path.isdir(there):
+        raise Skip('no directory for what the system trusts: %s' % there)
+    if subprocess.run(['unshare', '-m', 'true'], stderr=subprocess.DEVNULL).returncode:
+        raise Skip('no mount namespace to be had')
+    d = temp_dir()
+    os.mkdir(d + '/certs')
+    for name, certificate in [*[('cert.pem', f) for f in files],
+                              *[('certs/' + name, f) for name, f in certs]]:
+        with open(pki_path(certificate + '.pem')) as f, open('%s/%s' % (d, name), 'w') as to:
+            to.write(f.read())
+    return ['unshare', '-m', 'sh', '-c', 'mount --bind "$1" "$2" && shift 2 && exec "$@"', 'sh',
+            d, there]
+
+
+def hash_of(name):
+    return openssl('x509', '-in', pki_path(name + '.pem'), '-noout',
+                   '-hash').decode().strip() + '.0'
+
+
+def system_trusts(wrapper, env={}):
+    return {ca for ca in ('ca', 'otherca')
+            if 'certificate verif' not in attempt(wrapper, env, issued('by-' + ca, ca=ca))}
+
+
+def attempt(wrapper, env, cert):
+    client, server = tcp_pair()
+    c = start_client([*wrapper, 'tls-handshake', '-c', *HERE, 'tls-io', '-w', 'true'], client, env)
+    try:
+        serve_client(server, cert=cert).end_politely()
+    except ssl.SSLError:
+        server.close()
+    c.wait()
+    return c.stderr()
+
+
+@test('neither CAFILE nor CADIR: the directory of the system, if it has hashed certificates')
+def _():
+    not_resident('reads the files where it runs, not where the chain does')
+    wrapper = on_system(files=['otherca'], certs=[(hash_of('ca'), 'ca')])
+    is_equal(system_trusts(wrapper), {'ca'})
+
+
+@test('neither CAFILE nor CADIR: else the file of the system')
+def _():
+    not_resident('reads the files where it runs, not where the chain does')
+    is_equal(system_trusts(on_system(files=['otherca'])), {'otherca'})
+    wrapper = on_system(files=['otherca'], certs=[('ca.pem', 'ca'), ('README', 'ca')])
+    is_equal(system_trusts(wrapper), {'otherca'}, 'with a directory that has no hashed certificate')
+
+
+@test('neither CAFILE nor CADIR: a system that trusts nobody is told of, 96')
+def _():
+    not_resident('reads the files where it runs, not where the chain does')
+    text = client_refusal(HERE, {}, 96, on_system())
+    is_true(re.match(r'unable to read \S+ /.*/cert.pem: No such file or directory', text), text)
+
+
+@test('CAFILE or CADIR: the system is not asked')
+def _():
+    wrapper = on_system(certs=[(hash_of('ca'), 'ca')])
+    is_equal(system_trusts(wrapper, {'CAFILE': pki_path('otherca.pem')}), {'otherca'})
+    is_equal(system_trusts(wrapper, {'CADIR': hashed_dir('otherca')}), {'otherca'})
+
+
+@test('SSL_CERT_FILE and SSL_CERT_DIR do not matter')
+def _():
+    not_resident('reads the files where it runs, not where the chain does')
+    env = {'SSL_CERT_FILE': pki_path('otherca.pem'), 'SSL_CERT_DIR': hashed_dir('otherca')}
+    for wrapper in on_system(certs=[(hash_of('ca'), 'ca')]), on_system(files=['ca']):
+        is_equal(system_trusts(wrapper, env), {'ca'})
+    is_equal(trusts(dict(env, CAFILE=pki_path('ca.pem'))), {'ca'})
+
+
+# -O
+
+def with_staple(options, response, version):
+    """The exit code of a client and what it says, of a server that staples this response."""
+    s = OpensslServer('-cert', pki_path('stapled.pem'), '-key', pki_path('stapled.key'), version,
+                      *(['-status_file', response] if response else []))
+    c = start_client(['tls-handshake', '-c', *options, 'tls-io', '-w', 'sh', '-c', HELLO],
+                     s.connect())
+    return c.wait(), c.stderr()
+
+
+@test('-O takes a server that staples a good OCSP response, and no other')
+def _():
+    issued('stapled', EXT['server'] + '\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1/')
+    failed = FATAL + 'ocsp verify failed'
+    for response, code, words in (
+            (ocsp_response('stapled'), 0, 'olleh\n'),
+            (None, 97, FATAL + 'no stapled OCSP response provided\n'),
+            (ocsp_response('stapled', 'R'), 97, failed + ': revoked cert'),
+            (ocsp_response('server'), 97, failed + ': no result for cert'),
+            (ocsp_response('stapled', signer='otherca'), 97, failed)):
+        for version in '-tls1_2', '-tls1_3':
+            got, said = with_staple([*HERE, '-O'], response, version)
+            is_equal(got, code, 'exit code with %r' % words)
+            is_true(said.startswith(words) and said.count('\n') == 1, said)
+
+
+@test('without -O no OCSP response is needed, but one that says revoked is believed')
+def _():
+    issued('stapled', EXT['server'] + '\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1/')
+    is_equal(with_staple(HERE, ocsp_response('stapled'), '-tls1_3'), (0, 'olleh\n'))
+    is_equal(with_staple(HERE, None, '-tls1_3'), (0, 'olleh\n'))
+    code, said = with_staple(HERE, ocsp_response('stapled', 'R'), '-tls1_3')
+    is_equal(code, 97)
+    is_true('revoked' in said, said)
+
+
+run()

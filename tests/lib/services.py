@@ -1,0 +1,182 @@
+# ISC licence: see COPYING.
+"""The service directories of the examples in a scan directory of the test's, and their clients."""
+
+import glob
+import os
+import re
+import shutil
+import smtplib
+import socket
+import ssl
+import subprocess
+
+from chain import BIN, need
+from examples import EXAMPLES, SBIN, Daemon, free_port
+from pki import pki
+from scratch import close_later, temp_dir
+from sockets import read_to_end
+from tap import SLOW, Skip, is_equal, is_true, wait_for
+
+LOOPBACK = '127.0.0.1'
+SERVICE_WAIT = str(20000 * SLOW)  # ms
+SERVICES = EXAMPLES + '/services'
+SERVICE_MAIL = 'From: alice@example.org\nSubject: hi\n\nhello\n'
+SERVICE_PROGRAMS = ['s6-svscan', 's6-svscanctl', 's6-svc', 's6-svwait', 's6-log', 's6-envdir',
+                    's6-setuidgid', 's6-ipcserver-socketbinder', 'execlineb', 'tcpserver']
+
+
+# The services
+
+def run_command(*argv, code=0, env=None):
+    """Runs a program that ends by itself; its output."""
+    p = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True, timeout=50 * SLOW, env=env)
+    is_equal(p.returncode, code, 'exit code of %s, which says:\n%s' % (argv[0], p.stdout))
+    return p.stdout
+
+
+def write_line(path, text):
+    with open(path, 'w') as f:
+        f.write(text + '\n')
+
+
+def write_script(path, text):
+    write_line(path, text.strip('\n'))
+    os.chmod(path, 0o755)
+
+
+class Scan:
+    """A scan directory with links to copies of examples, set up as README.md says. Their settings,
+    the files in env and tls, are replaced by those of a test; nothing else is."""
+
+    def __init__(self):
+        need(*SERVICE_PROGRAMS)
+        if os.geteuid():
+            raise Skip('the services change their user, which takes root')
+        self.dir = temp_dir()
+        for name in 'services', 'scan', 'logs', 'bin':
+            os.mkdir('%s/%s' % (self.dir, name))
+        self.path = ':'.join([self.dir + '/bin', BIN, os.environ['PATH'] + SBIN])
+        self.socket = self.dir + '/tls-engined.socket'
+        self.ports, self.names = {}, []
+        os.mkdir(self.dir + '/keys')
+        run_command(SERVICES + '/renew', self.dir + '/keys', pki() + '/server.key',
+                    pki() + '/server.pem')
+
+    def add(self, name, **settings):
+        """A service of the examples; settings of its env, and of its tls where they are there."""
+        d = '%s/services/%s' % (self.dir, name)
+        run_command('cp', '-RL', '%s/%s' % (SERVICES, name), d)
+        self.configure(name, d, d + '/log', settings)
+        self.names.append(name)
+
+    def configure(self, name, d, log, settings):
+        logs = '%s/logs/%s' % (self.dir, name)
+        os.mkdir(logs)
+        shutil.chown(logs, 'nobody')
+        write_line(log + '/env/DIR', logs)
+        write_line(log + '/env/ACCOUNT', 'nobody')
+        if os.path.exists(d + '/env/PORT'):
+            self.ports[name] = free_port()
+            settings = {'IP': LOOPBACK, 'PORT': self.ports[name], 'NAME': 'localhost', **settings}
+        settings = {'ACCOUNT': 'nobody', 'SOCKET': self.socket, 'TLS_ENGINE': self.socket,
+                    'KEYFILE': self.dir + '/keys/current/key.pem',
+                    'CERTFILE': self.dir + '/keys/current/cert.pem', **settings}
+        for path in glob.glob(d + '/env/*') + glob.glob(d + '/tls/*'):
+            if os.path.basename(path) in settings:
+                write_line(path, str(settings.pop(os.path.basename(path))))
+        is_equal(set(settings) - {'ACCOUNT', 'SOCKET', 'TLS_ENGINE', 'KEYFILE', 'CERTFILE'}, set(),
+                 'settings that %s does not have' % name)
+
+    def start(self):
+        self.scan()
+        for name in self.names:
+            os.symlink('%s/services/%s' % (self.dir, name), '%s/scan/%s' % (self.dir, name))
+        run_command('s6-svscanctl', '-a', self.dir + '/scan')
+        for name in self.names:
+            d = '%s/scan/%s' % (self.dir, name)
+            if os.path.exists(d + '/notification-fd'):
+                wait_for(lambda: os.path.exists(d + '/supervise/status'), name)
+                run_command('s6-svwait', '-U', '-t', SERVICE_WAIT, d)
+        self.daemon.wait_port(*self.ports.values())
+        return self
+
+    def scan(self):
+        env = {k: v for k, v in os.environ.items() if k.startswith(('ASAN_', 'UBSAN_'))}
+        self.daemon = Daemon(['s6-svscan', self.dir + '/scan'], env={**env, 'PATH': self.path})
+        wait_for(lambda: subprocess.run(['s6-svscanctl', '-a', self.dir + '/scan'],
+                                        stderr=subprocess.DEVNULL).returncode == 0, 's6-svscan')
+
+    def log(self, name):
+        with open('%s/logs/%s/current' % (self.dir, name)) as f:
+            return f.read()
+
+    def wait_log(self, name, pattern):
+        def found():
+            try:
+                return re.search(pattern, self.log(name), re.M)
+            except FileNotFoundError:
+                return None
+        return wait_for(found, '%s in the log of %s' % (pattern, name))
+
+
+def is_started(scan, name, more=''):
+    """The service's log tells of a session."""
+    scan.wait_log(name, r'tls-handshake: info: session started: TLSv1\.3 TLS_\S+' + more)
+
+
+def web_root(scan):
+    os.mkdir(scan.dir + '/www')
+    write_line(scan.dir + '/www/index.html', 'a page')
+    return scan.dir + '/www'
+
+
+# Their clients
+
+def verifying_context():
+    return ssl.create_default_context(cafile=pki() + '/ca.pem')
+
+
+def tls_to(port, name=LOOPBACK, cert=None):
+    """A session whose server is verified; closed with the test."""
+    context = verifying_context()
+    if cert:
+        context.load_cert_chain('%s/%s.pem' % (pki(), cert), '%s/%s.key' % (pki(), cert))
+    s = socket.create_connection((LOOPBACK, port), timeout=30 * SLOW)
+    close_later(s)
+    s = context.wrap_socket(s, server_hostname=name)
+    close_later(s)
+    return s
+
+
+def ask_to_end(s, what):
+    """Says it, and ends; the answer to its end."""
+    with s:
+        s.sendall(what)
+        return read_to_end(s)
+
+
+def get_page(port, name=LOOPBACK):
+    """The page of a web server by HTTPS, verified."""
+    answer = ask_to_end(tls_to(port, name), b'GET / HTTP/1.0\r\n\r\n')
+    is_true(re.match(rb'HTTP/1\.. 200 ', answer), answer)
+    return answer.partition(b'\r\n\r\n')[2]
+
+
+def mail_by_starttls(scan, name):
+    """Sends a mail by STARTTLS, the server verified."""
+    with smtplib.SMTP(LOOPBACK, scan.ports[name], timeout=30 * SLOW) as client:
+        client.ehlo()
+        is_true(client.has_extn('starttls'), 'STARTTLS is offered')
+        client.starttls(context=verifying_context())
+        client.ehlo()
+        is_true(not client.has_extn('starttls'), 'STARTTLS is not offered again')
+        is_equal(client.sendmail('alice@example.org', ['bob@example.org'], SERVICE_MAIL), {})
+    is_started(scan, name)
+
+
+def mail_by_smtps(scan):
+    with smtplib.SMTP_SSL(LOOPBACK, scan.ports['smtps'], context=verifying_context(),
+                          timeout=30 * SLOW) as client:
+        is_equal(client.sendmail('alice@example.org', ['bob@example.org'], SERVICE_MAIL), {})
+    is_started(scan, 'smtps')
