@@ -2,6 +2,7 @@
 # ISC licence: see COPYING.
 # The house rules that a machine can check, by reading the tree: rooms, sizes, build files.
 
+import ast
 import os
 import re
 import subprocess
@@ -53,6 +54,20 @@ def includes(*dirs):
     """(path:line, file) of each #include."""
     for where, m in matches(r'^\s*#\s*include\s*[<"]([^>"]*)[>"]', *dirs):
         yield where, m[1]
+
+
+def public_names(path):
+    """The names that a module defines for others: what it imports is not among them."""
+    with open(os.path.join(TOP, path)) as f:
+        for node in ast.parse(f.read()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                names = [node.name]
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                names = [n.id for n in ast.walk(node)
+                         if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+            else:
+                names = []
+            yield from (name for name in names if not name.startswith('_'))
 
 
 def none(found):
@@ -128,6 +143,35 @@ def _():
 @test('no file in src is longer than 400 lines')
 def _():
     none('%s:%d' % (path, len(lines(path))) for path in sources('src') if len(lines(path)) > 400)
+
+
+@test('no file in tests is longer than 500 lines')
+def _():
+    none('%s:%d' % (path, len(lines(path))) for path in sources('tests') if len(lines(path)) > 500)
+
+
+@test('no two modules of helpers define the same name')
+def _():
+    found = {}
+    for path in sources('tests/lib'):
+        for name in public_names(path):
+            found.setdefault(name, []).append(path)
+    is_true(len(found) > 100, 'names in tests/lib: %d' % len(found))
+    none('%s: %s' % (name, ' '.join(paths)) for name, paths in found.items() if len(paths) > 1)
+
+
+@test('nothing in tests imports all names of a module')
+def _():
+    none(where for where, _ in matches(r'^\s*from +\S+ +import +\(? *\*', 'tests'))
+
+
+@test('CONTRIBUTING tells of each module of helpers')
+def _():
+    with open(TOP + '/CONTRIBUTING') as f:
+        index = re.search(r'^Helpers for tests$.*?\n\n\n', f.read(), re.M | re.S)[0]
+    told = re.findall(r'^    (\w+)  ', index, re.M)
+    is_equal(told, sorted(told), 'in order')
+    is_equal(set(told), {os.path.basename(path)[:-3] for path in sources('tests/lib')}, 'modules')
 
 
 @test('no line is over 100 columns')
