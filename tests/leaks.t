@@ -309,7 +309,8 @@ KNOWN = {
     'SSL_TLS_SNI_SERVERNAME': 'a.example.org', 'SSL_CIPHER_USEKEYSIZE': '128',
     'SSL_SESSION_RESUMED': 'Initial',
 }
-OUTER = {n: 'outer' for n in PLUMBING + FACTS + UCSPI_FDS}  # of an outer chain
+# Of an outer chain: to be replaced, or gone.
+OUTER = {n: 'outer' for n in PLUMBING + FACTS + UCSPI_FDS}
 
 
 def has_variables(pid, *wanted, numbers=()):

@@ -5,6 +5,9 @@ from chain import PYTHON
 from sockets import read_line
 from tap import is_equal
 
+# Variables: what only the TLS side reads, the descriptors of the TLS side, what is known of a
+# session, the application's descriptors.
+
 SETTINGS = ['KEYFILE', 'CERTFILE', 'OCSPFILE', 'KEYFILE:a.example.org', 'CERTFILE:a.example.org',
             'OCSPFILE:a.example.org', 'CERTFILE:*.example.net', 'KEYFILE:*.example.net', 'CAFILE',
             'CADIR', 'CRLFILE', 'TLS_SNI', 'TLS_PROTOCOLS', 'TLS_CIPHERS', 'TLS_CURVES',
@@ -18,7 +21,7 @@ FACTS = ['SSL_PROTOCOL', 'SSL_CIPHER', 'SSL_TLS_SNI_SERVERNAME', 'SSL_ALPN',
 UCSPI_FDS = ['SSLCTLFD', 'SSLREADFD', 'SSLWRITEFD']
 
 
-# Applications
+# Applications. Each starts with these lines.
 
 UCSPI_TLS = '''
 import os, sys
