@@ -200,4 +200,15 @@ def _():
     none(name for name in [*commands, '.ci/run'] if not os.access('%s/%s' % (TOP, name), os.X_OK))
 
 
+@test('tools/demo takes no arguments but --help: usage in one line, 100')
+def _():
+    demo = TOP + '/tools/demo'
+    for argv in ['-x'], ['--help', 'me'], ['']:
+        p = subprocess.run([demo, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        is_equal((p.returncode, p.stdout, p.stderr), (100, '', 'usage: tools/demo [ --help ]\n'))
+    p = subprocess.run([demo, '--help'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    is_equal((p.returncode, p.stderr), (0, ''))
+    is_true(p.stdout.startswith('usage: tools/demo'), p.stdout)
+
+
 run()
