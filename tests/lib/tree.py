@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import os
 import subprocess
+import tempfile
 
 from chain import TOP, need
 from scratch import temp_dir
@@ -19,10 +20,11 @@ GIT = {'GIT_CONFIG_NOSYSTEM': '1', 'GIT_CONFIG_GLOBAL': '/dev/null',
 
 def sh(d, *argv, env=(), fails=False, **kw):
     """Runs a command in d, with a clean environment; what it writes."""
-    p = subprocess.run(argv, cwd=d, env={'PATH': os.environ['PATH'] + ':/usr/sbin:/sbin',
-                                         'LC_ALL': 'C', 'HOME': '/nonexistent', **dict(env)},
-                       text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                       stderr=subprocess.STDOUT, **kw)
+    clean = {'PATH': os.environ['PATH'] + ':/usr/sbin:/sbin', 'LC_ALL': 'C',
+             'HOME': '/nonexistent', 'TMPDIR': tempfile.gettempdir()}
+    p = subprocess.run(argv, cwd=d, env={**clean, **dict(env)}, text=True,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                       **kw)
     is_equal(p.returncode != 0, fails, 'failure of %r, which says:\n%s' % (argv, p.stdout[-5000:]))
     return p.stdout
 
