@@ -13,22 +13,28 @@ src/chain/tls-ctl-open.o: src/chain/tls-ctl-open.c src/chain/chain.h src/session
 src/chain/tls-ctl-start.o: src/chain/tls-ctl-start.c src/chain/chain.h src/session/session.h
 src/chain/tls-handshake.o: src/chain/tls-handshake.c src/chain/chain.h src/session/session.h
 src/chain/tls-io.o: src/chain/tls-io.c src/chain/chain.h src/session/session.h
-src/tls/closefrom.o: src/tls/closefrom.c src/session/session.h src/tls/engine.h
-src/tls/confine.o: src/tls/confine.c src/session/session.h src/tls/engine.h
-src/tls/engine.o: src/tls/engine.c src/session/session.h src/tls/engine.h
-src/tls/engined_work.o: src/tls/engined_work.c src/session/session.h src/tls/engine.h src/tls/engined.h src/tls/settings.h
-src/tls/facts.o: src/tls/facts.c src/session/session.h src/tls/engine.h
-src/tls/handshake.o: src/tls/handshake.c src/session/session.h src/tls/engine.h
-src/tls/hostname.o: src/tls/hostname.c src/session/session.h src/tls/engine.h
-src/tls/keypairs.o: src/tls/keypairs.c src/session/session.h src/tls/engine.h src/tls/settings.h
-src/tls/network.o: src/tls/network.c src/session/session.h src/tls/engine.h
-src/tls/rehearse.o: src/tls/rehearse.c src/session/session.h src/tls/engine.h src/tls/settings.h
-src/tls/relay.o: src/tls/relay.c src/session/session.h src/tls/engine.h
-src/tls/settings.o: src/tls/settings.c src/session/session.h src/tls/engine.h src/tls/settings.h
-src/tls/text.o: src/tls/text.c src/session/session.h src/tls/engine.h
-src/tls/tls-engine.o: src/tls/tls-engine.c src/session/session.h src/tls/engine.h
-src/tls/tls-engined.o: src/tls/tls-engined.c src/session/session.h src/tls/engine.h src/tls/engined.h
-src/tls/trust.o: src/tls/trust.c src/session/session.h src/tls/engine.h src/tls/settings.h
+src/tls/config.o: src/tls/config.c src/session/session.h src/tls/config.h src/tls/failure.h
+src/tls/confine.o: src/tls/confine.c src/session/session.h src/tls/confine.h src/tls/failure.h
+src/tls/connection.o: src/tls/connection.c src/session/session.h src/tls/buf.h src/tls/connection.h src/tls/failure.h src/tls/network.h
+src/tls/crash.o: src/tls/crash.c src/session/progname.h src/session/session.h src/tls/crash.h
+src/tls/facts.o: src/tls/facts.c src/session/session.h src/tls/facts.h src/tls/failure.h src/tls/hostname.h
+src/tls/failure.o: src/tls/failure.c src/session/session.h src/tls/failure.h src/tls/text.h
+src/tls/file.o: src/tls/file.c src/session/session.h src/tls/failure.h src/tls/file.h
+src/tls/hostname.o: src/tls/hostname.c src/tls/hostname.h
+src/tls/inherit.o: src/tls/inherit.c src/tls/inherit.h
+src/tls/keeper.o: src/tls/keeper.c src/session/session.h src/tls/keeper.h src/tls/worker.h
+src/tls/keypairs.o: src/tls/keypairs.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/hostname.h src/tls/keypairs.h src/tls/pem.h src/tls/text.h
+src/tls/network.o: src/tls/network.c src/tls/buf.h src/tls/network.h
+src/tls/pem.o: src/tls/pem.c src/tls/pem.h
+src/tls/rehearse.o: src/tls/rehearse.c src/session/session.h src/tls/buf.h src/tls/config.h src/tls/failure.h src/tls/rehearse.h src/tls/settings.h
+src/tls/relay.o: src/tls/relay.c src/session/session.h src/tls/buf.h src/tls/connection.h src/tls/failure.h src/tls/network.h src/tls/relay.h src/tls/text.h
+src/tls/serve.o: src/tls/serve.c src/session/progname.h src/session/session.h src/tls/buf.h src/tls/confine.h src/tls/connection.h src/tls/facts.h src/tls/failure.h src/tls/keypairs.h src/tls/network.h src/tls/relay.h src/tls/serve.h src/tls/settings.h src/tls/text.h
+src/tls/settings.o: src/tls/settings.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/hostname.h src/tls/keypairs.h src/tls/settings.h src/tls/trust.h
+src/tls/text.o: src/tls/text.c src/tls/text.h
+src/tls/tls-engine.o: src/tls/tls-engine.c src/session/progname.h src/session/session.h src/tls/crash.h src/tls/failure.h src/tls/inherit.h src/tls/serve.h src/tls/settings.h
+src/tls/tls-engined.o: src/tls/tls-engined.c src/session/progname.h src/session/session.h src/tls/inherit.h src/tls/keeper.h src/tls/worker.h
+src/tls/trust.o: src/tls/trust.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/pem.h src/tls/text.h src/tls/trust.h
+src/tls/worker.o: src/tls/worker.c src/session/progname.h src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/file.h src/tls/rehearse.h src/tls/serve.h src/tls/settings.h src/tls/worker.h
 tests/unit/session.o: tests/unit/session.c src/session/session.h
 tests/fuzz/replay.o: tests/fuzz/replay.c
 tests/fuzz/session.o: tests/fuzz/session.c src/session/session.h
@@ -43,9 +49,9 @@ OBJECTS_tls-io := src/chain/tls-io.o src/chain/chain_env.o src/chain/chain_fd.o 
 LIBS_tls-io = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_env.o src/chain/chain_fd.o src/session/session_facts.o
 LIBS_tls-ctl-start = $(LIB_SKALIBS) $(LIB_SOCKET)
-OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/closefrom.o src/tls/confine.o src/tls/engine.o src/tls/facts.o src/tls/handshake.o src/tls/hostname.o src/tls/keypairs.o src/tls/network.o src/tls/relay.o src/tls/settings.o src/tls/text.o src/tls/trust.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/crash.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/inherit.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engine = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/closefrom.o src/tls/confine.o src/tls/engine.o src/tls/engined_work.o src/tls/facts.o src/tls/handshake.o src/tls/hostname.o src/tls/keypairs.o src/tls/network.o src/tls/rehearse.o src/tls/relay.o src/tls/settings.o src/tls/text.o src/tls/trust.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/inherit.o src/tls/keeper.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/rehearse.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/trust.o src/tls/worker.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engined = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/unit/session := tests/unit/session.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/unit/session = $(LIB_CMOCKA) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)

@@ -4,6 +4,7 @@
 
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -48,7 +49,6 @@ def _():
 def _():
     is_equal(trusts({'CADIR': hashed_dir('ca')}), {'ca'})
     is_equal(trusts({'CADIR': hashed_dir('ca', 'otherca')}), {'ca', 'otherca'})
-    is_equal(trusts({'CADIR': hashed_dir()}), set())
 
 
 @test('CAFILE and CADIR: those of both')
@@ -57,7 +57,15 @@ def _():
              {'ca', 'otherca'})
     is_equal(trusts({'CAFILE': pki_path('otherca.pem'), 'CADIR': hashed_dir('ca')}),
              {'ca', 'otherca'})
-    is_equal(trusts({'CAFILE': pki_path('ca.pem'), 'CADIR': hashed_dir()}), {'ca'})
+
+
+@test('CADIR in which nothing is hashed trusts nobody, and is refused with the remedy')
+def _():
+    d = temp_dir()
+    shutil.copy(pki_path('ca.pem'), d)
+    for env in {'CADIR': d}, {'CADIR': d, 'CAFILE': pki_path('ca.pem')}:
+        is_equal(client_refusal(HERE, env, 96), 'unable to use CADIR %s: no certificate in it is '
+                 'named by hash: run openssl rehash on it' % d)
 
 
 @test('CAFILE or CADIR that is not there, or is none: 96')
@@ -141,7 +149,8 @@ def _():
 def _():
     not_resident('reads the files where it runs, not where the chain does')
     text = client_refusal(HERE, {}, 96, on_system())
-    is_true(re.match(r'unable to read \S+ /.*/cert.pem: No such file or directory', text), text)
+    is_true(re.match(r"unable to read libtls's default CAFILE /.*/cert.pem: No such file or "
+                     'directory; set CAFILE or CADIR', text), text)
 
 
 @test('CAFILE or CADIR: the system is not asked')

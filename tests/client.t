@@ -236,8 +236,8 @@ def _():
 def _():
     not_resident('says so in words of its own: see engined.t')
     for env, words in ((ca_env(), 'KEYFILE and CERTFILE are not set: no certificate to show'),
-                       (showing(KEYFILE=None), 'KEYFILE is not set, CERTFILE is'),
-                       (showing(CERTFILE=None), 'CERTFILE is not set, KEYFILE is'),
+                       (showing(KEYFILE=None), 'CERTFILE is set, but KEYFILE is not'),
+                       (showing(CERTFILE=None), 'KEYFILE is set, but CERTFILE is not'),
                        (showing(KEYFILE='/nonesuch'),
                         'unable to read KEYFILE /nonesuch: No such file or directory')):
         is_equal(client_refusal([*HERE, '-y'], env, 96), words)

@@ -5,7 +5,7 @@
 import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import BIN, PYTHON, Chain, need, not_under_valgrind, script
+from chain import BIN, PYTHON, Chain, need, not_under_valgrind, script, unjoined
 from peer import TLS12, TLS13, Peer, all_of
 from pki import cert_hash, pki, server_env
 from processes import engines
@@ -151,7 +151,7 @@ def _():
                               'echo ran; echo ran >&2', env=trusting_env())
             ended_without_a_byte(say_hello(client, cert, min=version, max=version))
             is_equal(c.wait(), 1)
-            is_equal(c.stderr(), '')
+            is_equal(unjoined(c), '')
             wait_for(lambda: not engines(), 'the engine to end')
 
 
@@ -178,7 +178,7 @@ print(read_all(ctl), read_all(r), file=sys.stderr)
             starttls(client)
             ended_without_a_byte(say_hello(client, cert))
             is_equal(c.wait(), 0)
-            is_equal(c.stderr(), "b'' b''\n", 'reply and data that the application got')
+            is_equal(unjoined(c), "b'' b''\n", 'reply and data that the application got')
 
 
 @test('a policy may look at any fact: one that admits TLS 1.3 only')
@@ -200,7 +200,7 @@ def _():
     client, c = serve(text)
     ended_without_a_byte(say_hello(client, None, max=TLS12))
     is_equal(c.wait(), 3)
-    is_equal(c.stderr(), 'too old: TLSv1.2\n')
+    is_equal(unjoined(c), 'too old: TLSv1.2\n')
 
 
 # Routing

@@ -40,7 +40,7 @@ def _():
     for _ in range(3):
         peers = [join_through(e) for _ in range(2)]
         for _ in range(3):
-            is_equal(refused_by(e, 111), 'the resident engine serves all the sessions it may')
+            is_equal(refused_by(e, 111), 'the resident engine is at its limit of sessions (-m)')
         for peer, _ in peers:
             is_echoed(peer)
         ends_well(*peers.pop())
@@ -59,7 +59,7 @@ def _():
     clients = [serve_through(e, ['echo', 'served']) for _ in range(30)]
     for client, chain_ in clients:
         is_equal(client.recv(1), b'', 'sent to the client')
-        is_equal(reason(chain_, 111), 'the resident engine serves all the sessions it may')
+        is_equal(reason(chain_, 111), 'the resident engine is at its limit of sessions (-m)')
     ends_well(peer, c)
 
 
@@ -140,7 +140,7 @@ def _():
         victim.sock.close()
         is_equal(its.wait(), 98)
         e.wait_sessions(1)
-        told.append('tls-engined: warning: session in process %d died of signal %d'
+        told.append('tls-engined: warning: the session in process %d was killed by signal %d'
                     % (session, sig))
         is_echoed(peer)
         if sig == signal.SIGKILL:
@@ -165,8 +165,8 @@ def _():
     is_equal(reason(c, 98), 'the engine is gone')
 
 
-def start_message(version=1, role=0, name=b''):
-    return b'S' + bytes([version, role, 0, 0, 0, 1]) + name
+def start_message(version=2, role=0, name=b'', peer=b''):
+    return b'S' + bytes([version, role, 0, 0, 0, 1]) + name + b'\0' + peer
 
 
 def message(text, fds=None, n=0):
@@ -203,11 +203,11 @@ def _():
                 pass
     try:
         for data, fds in (
-                (message(start_message(version=2), two), two),       # a version to come
-                (message(start_message(version=0), two), two),
+                (message(start_message(version=3), two), two),       # a version to come
+                (message(start_message(version=1), two), two),
                 (message(start_message(role=7), two), two),
                 (message(start_message(role=1), two), two),          # a role it has not
-                (message(start_message(name=b'a\0b'), two), two),
+                (message(start_message(peer=b'a\0b'), two), two),
                 (message(b'', two), two),
                 (message(start_message()), ()),                      # no descriptors
                 (message(start_message(), two), ()),                 # nor those that it promises
@@ -286,7 +286,7 @@ def _():
     session, = e.wait_sessions(1)
     os.kill(e.worker(), signal.SIGKILL)
     is_equal(e.wait(), 111)
-    is_equal(e.log(), ['tls-engined: fatal: the worker died'])
+    is_equal(e.log(), ['tls-engined: fatal: the worker exited unexpectedly'])
     is_echoed(peer)
     ends_well(peer, c)
     wait_dead(session)

@@ -137,14 +137,15 @@ def bad_settings():
     ca = p + '/ca.pem'
     return [
         ({}, (), 96, 'KEYFILE and CERTFILE are not set'),
-        (server_env(KEYFILE=None), (), 96, 'KEYFILE is not set, CERTFILE is'),
+        (server_env(KEYFILE=None), (), 96, 'CERTFILE is set, but KEYFILE is not'),
         (server_env(KEYFILE=none), (), 96, 'unable to read KEYFILE ' + none),
         (server_env(CERTFILE=none), (), 96, 'unable to read CERTFILE ' + none),
         (server_env(CERTFILE=garbage), (), 96, 'unable to use CERTFILE ' + garbage),
         (server_env(KEYFILE=garbage), (), 96, garbage),
         (server_env(KEYFILE=p + '/a.key'), (), 96, p + '/a.key'),
         (server_env(**{'CERTFILE:a': none, 'KEYFILE:a': none}), (), 96, none),
-        (server_env(**{'CERTFILE:a': p + '/a.pem'}), (), 96, 'KEYFILE:a is not set'),
+        (server_env(**{'CERTFILE:a': p + '/a.pem'}), (), 96,
+         'CERTFILE:a is set, but KEYFILE:a is not'),
         (server_env(CAFILE=none), (), 96, 'unable to read CAFILE ' + none),
         (server_env(CAFILE=garbage), (), 96, garbage),
         (server_env(CADIR=none), (), 96, 'unable to open CADIR ' + none),
@@ -153,16 +154,16 @@ def bad_settings():
         (server_env(TLS_SNI='maybe'), (), 96, 'TLS_SNI'),
         (server_env(TLS_PROTOCOLS='ssl'), (), 96, 'unable to use TLS_PROTOCOLS ssl'),
         (server_env(TLS_CIPHERS='ROT13'), (), 96, 'unable to use TLS_CIPHERS ROT13'),
-        (server_env(TLS_UID='nobody', TLS_GID='0'), (), 111, 'unable to use TLS_UID'),
-        (server_env(TLS_UID='60000'), (), 111, 'unable to use TLS_UID without TLS_GID'),
+        (server_env(TLS_UID='nobody', TLS_GID='0'), (), 96, 'TLS_UID must be a number: nobody'),
+        (server_env(TLS_UID='60000'), (), 96, 'TLS_UID is set, but TLS_GID is not'),
         ({'CAFILE': none}, ['-c'], 96, 'unable to read CAFILE ' + none),
         ({'CAFILE': ca, 'TLS_PROTOCOLS': 'ssl'}, ['-c'], 96, 'unable to use TLS_PROTOCOLS ssl'),
         (server_env(CAFILE=ca, KEYFILE=none), ['-c'], 96, 'unable to read KEYFILE ' + none),
-        (server_env(CAFILE=ca, KEYFILE=None), ['-c'], 96, 'KEYFILE is not set, CERTFILE is'),
+        (server_env(CAFILE=ca, KEYFILE=None), ['-c'], 96, 'CERTFILE is set, but KEYFILE is not'),
     ]
 
 
-@test('settings that are none: one line that names them, no readiness, exit 96, or 111 for a user')
+@test('settings that are none: one line that names them, no readiness, exit 96')
 def _():
     for env, options, code, text in bad_settings():
         e = Engine(env, options)
@@ -178,7 +179,7 @@ def _():
     ca = p + '/ca.pem'
     for env, text in (
             ({'CAFILE': garbage}, garbage),
-            ({'CAFILE': ca, 'KEYFILE': p + '/a.key'}, 'CERTFILE is not set, KEYFILE is'),
+            ({'CAFILE': ca, 'KEYFILE': p + '/a.key'}, 'KEYFILE is set, but CERTFILE is not'),
             (server_env('a', CAFILE=ca, KEYFILE=p + '/b.key'), p + '/b.key'),
             (server_env('a', CAFILE=ca, KEYFILE=garbage), garbage)):
         e = Engine(env, ['-c'])
@@ -225,11 +226,10 @@ def _():
     session, = e.wait_sessions(1)
     held = fds_held(session)
     is_true(listening not in held.values(), 'a session does not listen: %r' % held)
-    is_equal(held[1], '/dev/null')
-    is_equal(held[2], fds_held(e.pid)[2], 'stderr')
-    links = sorted(v.split(':')[0] for fd, v in held.items() if fd != 2)
-    # the session socket, the network twice, a pipe each way
-    is_equal(links, ['/dev/null', 'pipe', 'pipe', 'socket', 'socket', 'socket'])
+    is_equal({held[1], held[2]}, {fds_held(e.pid)[2]}, 'stderr')
+    links = sorted(v.split(':')[0] for fd, v in held.items() if fd not in (1, 2))
+    # the session socket, the network twice, a pipe each way, and where it says that it lingers
+    is_equal(links, ['pipe', 'pipe', 'pipe', 'socket', 'socket', 'socket'])
     is_equal(listening in fds_held(e.worker()).values(), True, 'the worker listens')
     before = fds_held(e.worker())
     ends_well(peer, c)

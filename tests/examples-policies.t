@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import Chain
+from chain import Chain, unjoined
 from examples import EXAMPLES, Played, example, free_port, is_done, is_refused, port_is_open
 from peer import TLS12, Peer
 from pki import cert_hash, openssl, pki, server_env
@@ -144,7 +144,7 @@ def _():
                   server, env=server_env(CAFILE=pki() + '/ca.pem'))
         got = Peer(client, cert=cert, max=TLS12).handshake().recv_all()
         client.close()
-        return got, c.wait(), c.stderr()
+        return got, c.wait(), c.stderr() if got[1] == 'close_notify' else unjoined(c)
 
     open('%s/%s' % (d, cert_hash('client')), 'w').close()
     refused = 'admit-clients: fatal: client not admitted: %s\n'

@@ -42,7 +42,7 @@ def with_file(variable, value):
 for variable, options in VARIABLES.items():
     @test('%s is missing' % variable)
     def _(variable=variable, options=options):
-        for name in '/nonexistent', temp() + '/x', '':
+        for name in '/nonexistent', temp() + '/x':
             why = server_refusal(with_file(variable, name), options)
             is_true(why.startswith('unable to read %s %s: ' % (variable, name)), why)
             is_true(why.endswith(('No such file or directory', 'Not a directory')), why)
@@ -51,7 +51,28 @@ for variable, options in VARIABLES.items():
     def _(variable=variable, options=options):
         d = temp_dir()
         is_equal(server_refusal(with_file(variable, d), options),
-                 'unable to read %s %s: Is a directory' % (variable, d))
+                 'unable to use %s %s: not a regular file' % (variable, d))
+
+    @test('%s is a FIFO, with and without a writer' % variable)
+    def _(variable=variable, options=options):
+        fifo = temp_dir() + '/fifo'
+        os.mkfifo(fifo)
+        wanted = 'unable to use %s %s: not a regular file' % (variable, fifo)
+        is_equal(server_refusal(with_file(variable, fifo), options), wanted)
+        with open(fifo, 'r+b', buffering=0) as writer:
+            writer.write(b'x')
+            is_equal(server_refusal(with_file(variable, fifo), options), wanted)
+
+    @test('%s is a descriptor of the chain' % variable)
+    def _(variable=variable, options=options):
+        for name in '/dev/fd/9', '/proc/self/fd/9', '/dev/stdin':
+            is_equal(server_refusal(with_file(variable, name), options), 'unable to use %s %s: an '
+                     "engine has no descriptors of the chain's: give a file" % (variable, name))
+
+    @test('%s is set to nothing' % variable)
+    def _(variable=variable, options=options):
+        is_equal(server_refusal(with_file(variable, ''), options),
+                 '%s is set to nothing: unset it, or give it a value' % variable)
 
     @test('%s is empty' % variable)
     def _(variable=variable, options=options):
@@ -118,19 +139,19 @@ def _():
 
 @test('half a pair')
 def _():
-    for env, unset in ((server_env(KEYFILE=None), 'KEYFILE is not set, CERTFILE is'),
-                       (server_env(CERTFILE=None), 'CERTFILE is not set, KEYFILE is'),
+    for env, unset in ((server_env(KEYFILE=None), 'CERTFILE is set, but KEYFILE is not'),
+                       (server_env(CERTFILE=None), 'KEYFILE is set, but CERTFILE is not'),
                        (server_env(**{'KEYFILE:x': path('a', 'key')}),
-                        'CERTFILE:x is not set, KEYFILE:x is'),
+                        'KEYFILE:x is set, but CERTFILE:x is not'),
                        (server_env(**{'CERTFILE:*.x': path('a')}),
-                        'KEYFILE:*.x is not set, CERTFILE:*.x is')):
+                        'CERTFILE:*.x is set, but KEYFILE:*.x is not')):
         is_equal(server_refusal(env), unset)
 
 
 @test('no pair at all')
 def _():
     is_equal(server_refusal({}), 'KEYFILE and CERTFILE are not set')
-    is_equal(server_refusal({'TLS_SNI': 'require'}), 'no KEYFILE and CERTFILE is set')
+    is_equal(server_refusal({'TLS_SNI': 'require'}), 'KEYFILE and CERTFILE are not set')
 
 
 @test('CADIR is missing or no directory, with CAFILE or without')
@@ -329,7 +350,8 @@ def _():
     peer.shutdown()
     is_equal(peer.recv_all(), (b'the last words', 'close_notify'))
     is_equal(c.wait(), 0)
-    is_equal(warning(c), 'tls-engine: warning: session cut: the peer ended without close_notify')
+    is_equal(warning(c),
+             'tls-engine: warning: session truncated: the peer ended without close_notify')
 
 
 @test('a client that just leaves, once it has seen the end of a finished application, is no fault')

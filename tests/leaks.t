@@ -7,7 +7,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import PYTHON, Chain, delayed, not_resident, not_under_valgrind
 from peer import Peer
-from pki import pki, server_env
+from pki import hashed_dir, ocsp_response, pki, server_env
 from proc import children, environ_of, fds_of, state_of
 from processes import engines, orphan_exit_code, wait_engine, wait_process
 from scratch import temp_dir
@@ -92,7 +92,7 @@ def network_of(sock):
 
 NETWORK = '0: network', '1: network', '2: stderr'
 NOTHING = '0: /dev/null', '1: /dev/null', '2: stderr'
-ENGINE = '0: socket', '1: /dev/null', '2: stderr', 'network', 'network'
+ENGINE = '0: socket', '1: stderr', '2: stderr', 'network', 'network'
 APP_PIPES = 'to the application, reading end', 'from the application, writing end'
 TLS_PIPES = 'to the application, writing end', 'from the application, reading end'
 PLAINTEXT = ('0: to the application, reading end', '1: from the application, writing end',
@@ -298,8 +298,8 @@ def base_env():
         'KEYFILE:a.example.org': p + '/a.key', 'CERTFILE:a.example.org': p + '/a.pem',
         'KEYFILE:*.wild.example.org': p + '/wild.key',
         'CERTFILE:*.wild.example.org': p + '/wild.pem',
-        'CAFILE': p + '/ca.pem', 'CADIR': p, 'CRLFILE': p + '/crl.pem',
-        'OCSPFILE:b.example.org': p + '/none', 'TLS_PROTOCOLS': 'tlsv1.2',
+        'CAFILE': p + '/ca.pem', 'CADIR': hashed_dir('ca'), 'CRLFILE': p + '/crl.pem',
+        'OCSPFILE:a.example.org': ocsp_response('a'), 'TLS_PROTOCOLS': 'tlsv1.2',
         'TLS_CIPHERS': 'ECDHE-ECDSA-AES128-GCM-SHA256', 'TLS_CURVES': 'P-256:P-384',
         'TLS_ALPN': 'smtp', 'OTHER': 'kept', **USER})
 

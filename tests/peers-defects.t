@@ -14,7 +14,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import BIN, FATAL, PYTHON, Chain, delayed, reason
 from peer import TLS12, TLS13, Peer, client_hello
-from pki import EXT, cert_hash, issue, openssl, pki, server_env
+from pki import EXT, cert_hash, hashed_dir, issue, openssl, pki, server_env
 from proc import cpu_ticks, find_processes, status_of
 from processes import confined_engine, wait_engine
 from scratch import temp_dir
@@ -145,7 +145,8 @@ def _():
 def _():
     secret = pki() + '/a'
     more = {'KEYFILE:a.example.org': secret + '.key', 'CERTFILE:a.example.org': secret + '.pem'}
-    f, peer = server_facts(server_env(CAFILE=pki() + '/ca.pem', CADIR=pki(), **more), ['-Y'])
+    f, peer = server_facts(
+        server_env(CAFILE=pki() + '/ca.pem', CADIR=hashed_dir('ca'), **more), ['-Y'])
     is_equal({v: f[v] for v in f if pki() in f[v]}, {})
     client, server = tcp_pair()
     c = Chain(delayed(['env', '-0'], SERVE), server, env=server_env(**more))

@@ -19,7 +19,7 @@ from relay import (Background, Session, is_same, join_app, output_breaks, sample
                    write_all)
 from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
 
-CUT = 'session cut: the peer ended without close_notify'
+CUT = 'session truncated: the peer ended without close_notify'
 
 
 def for_each_version(name):
@@ -228,7 +228,7 @@ def _():
     is_equal(s.input.read(1), b'', 'end of file for the application')
     s.output.close()
     s.wait_gone()
-    is_true(re.fullmatch('tls-engine: warning: session (failed: decrypt: .*|cut: .*)\n',
+    is_true(re.fullmatch('tls-engine: warning: session (failed: decrypt: .*|truncated: .*)\n',
                          s.chain.stderr()), 'stderr: ' + s.chain.stderr())
 
 
@@ -413,9 +413,9 @@ def corrupt(peer):
 ENDS = [
     # how the client ends, code of tls-io -w, the engine's last word, and its warning
     (polite, 7, 'closed by both sides', ''),
-    (Peer.shutdown, 98, 'cut by the peer', CUT),
-    (half_a_record, 98, 'cut by the peer', CUT),
-    (Peer.reset, 98, '(cut by the peer|failed)', 'session (cut|failed): .*'),
+    (Peer.shutdown, 98, 'truncated by the peer', CUT),
+    (half_a_record, 98, 'truncated by the peer', CUT),
+    (Peer.reset, 98, '(truncated by the peer|failed)', 'session (truncated|failed): .*'),
     (alert, 98, 'failed', 'session failed: decrypt: .*'),
     (corrupt, 98, 'failed', 'session failed: decrypt: .*'),
 ]

@@ -11,8 +11,9 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import Chain, is_libressl, reason
 from peer import TLS12, TLS13, Peer, client_hello, plain_context
-from pki import cert_hash, cert_serial, ocsp_response, openssl, pki, server_env
-from sessions import server_facts, server_refusal, turned_away
+from engined import shown_hash
+from pki import cert_hash, cert_serial, issue, ocsp_response, openssl, pki, server_env
+from sessions import ends_well, server_facts, server_refusal, turned_away
 from sockets import tcp_pair
 from tap import SLOW, Skip, is_equal, is_true, run, test
 
@@ -114,8 +115,8 @@ for asked, why in ((None, 'no name'), ('unknown.example.com', 'an unknown name')
 
 @test('TLS_SNI takes no other value')
 def _():
-    for value in 'required', 'Require', '':
-        is_equal(server_refusal(named(TLS_SNI=value)), 'TLS_SNI is neither unset nor require')
+    for value in 'required', 'Require':
+        is_equal(server_refusal(named(TLS_SNI=value)), 'TLS_SNI must be "require" or unset')
 
 
 # What is no host name
@@ -124,7 +125,7 @@ def _():
 BAD_NAMES = {
     'a path upwards': b'a/../../etc/passwd',
     'two dots': b'a..example.org',
-    'a dot at the end': b'a.example.org.',
+    'two dots at the end': b'a.example.org..',
     'a slash': b'a/b.example.org',
     'a line end': b'a\nSSL_CIPHER=x',
     'a control byte': b'a\x1b[2J.example.org',
@@ -287,10 +288,10 @@ def _():
 
 
 WRONG = [
-    ('TLS_PROTOCOLS', 'tlsv1.9'), ('TLS_PROTOCOLS', 'tlsv1.2,nonsense'), ('TLS_PROTOCOLS', ''),
-    ('TLS_CIPHERS', 'NO-SUCH-CIPHER'), ('TLS_CIPHERS', ''),
-    ('TLS_CURVES', 'P-0'), ('TLS_CURVES', 'P-256:nonsense'), ('TLS_CURVES', ''),
-    ('TLS_ALPN', 'h2,,h3'), ('TLS_ALPN', 'x' * 256), ('TLS_ALPN', ''),
+    ('TLS_PROTOCOLS', 'tlsv1.9'), ('TLS_PROTOCOLS', 'tlsv1.2,nonsense'),
+    ('TLS_CIPHERS', 'NO-SUCH-CIPHER'),
+    ('TLS_CURVES', 'P-0'), ('TLS_CURVES', 'P-256:nonsense'),
+    ('TLS_ALPN', 'h2,,h3'), ('TLS_ALPN', 'x' * 256),
 ]
 
 for variable, value in WRONG:
@@ -299,6 +300,47 @@ for variable, value in WRONG:
         why = server_refusal(server_env(**{variable: value}))
         is_true(why.startswith('unable to use %s %s: ' % (variable, value)), why)
         is_true('memory' not in why, 'the reason is not the true one: ' + why)
+
+
+@test('a setting that is set to nothing is a configuration error that names the variable')
+def _():
+    for name in ('TLS_SNI', 'TLS_PROTOCOLS', 'TLS_CIPHERS', 'TLS_CURVES', 'TLS_ALPN',
+                 'CERTFILE:a.example.org', 'KEYFILE:a.example.org', 'OCSPFILE:a.example.org'):
+        is_equal(server_refusal({**named(), name: ''}),
+                 name + ' is set to nothing: unset it, or give it a value')
+
+
+@test('a name that no client can ask for is a configuration error')
+def _():
+    for name in ('a.example.org.', '*.example.org.', 'a..b', '*', '*.', '', '127.0.0.1', '::1',
+                 'a*.example.org', 'x' * 300, '.'.join(['a' * 63] * 4)):
+        is_equal(server_refusal(named(**{'CERTFILE:' + name: '/x'})),
+                 'neither a host name nor *.domain: CERTFILE:' + name)
+
+
+@test('a pair with a name in full is served before a wildcard, in whatever order they are set')
+def _():
+    p = pki()
+    issue(p, 'any', 'subjectAltName=DNS:*.example.org')
+    pairs = [('a.example.org', 'a'), ('*.example.org', 'any')]
+    for order in pairs, pairs[::-1]:
+        for default in {'TLS_SNI': 'require'}, server_env('server'):
+            env = dict(default)
+            for name, pair in order:
+                env['CERTFILE:' + name] = '%s/%s.pem' % (p, pair)
+                env['KEYFILE:' + name] = '%s/%s.key' % (p, pair)
+            for asked, served in ('a.example.org', 'a'), ('c.example.org', 'any'):
+                client, server = tcp_pair()
+                c = Chain(['tls-handshake', 'tls-io', 'cat'], server, env=env)
+                peer = Peer(client, name=asked).handshake()
+                is_equal(shown_hash(peer), cert_hash(served), asked)
+                ends_well(peer, c)
+
+
+@test('one dot at the end of a server name is dropped')
+def _():
+    f, _ = server_facts(named(TLS_SNI='require'), name=b'A.example.org.')
+    is_equal(f['SSL_TLS_SNI_SERVERNAME'], 'a.example.org')
 
 
 # A stapled OCSP response

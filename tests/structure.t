@@ -100,6 +100,68 @@ def _():
              for name in [m[1]] if os.path.normpath('%s/%s' % (room, name)) not in files)
 
 
+# The floors of src/tls: what each may call is below it.
+
+FLOORS = [
+    'failure text hostname file inherit crash pem',
+    'network',
+    'config keypairs trust settings',
+    'connection rehearse',
+    'facts relay confine',
+    'serve',
+    'worker',
+    'keeper',
+    'tls-engine tls-engined',
+]
+KNOWS_TLS = 'config keypairs trust settings connection rehearse facts relay'.split()
+
+
+def calls():
+    """{file: the files of src/tls whose functions it calls}, from the objects as built."""
+    defined, wanted = {}, {}
+    for name in sorted(os.listdir(TOP + '/src/tls')):
+        if name.endswith('.o'):
+            symbols = subprocess.run(['nm', '-P', 'src/tls/' + name], cwd=TOP, check=True,
+                                     stdout=subprocess.PIPE).stdout.decode()
+            for symbol, kind in re.findall(r'^(\S+) (\S)', symbols, re.M):
+                if kind in 'TDBR':
+                    defined.setdefault(symbol, name[:-2])
+                if kind == 'U':
+                    wanted.setdefault(name[:-2], set()).add(symbol)
+    return {name: {defined[s] for s in wanted.get(name, ()) if s in defined and s != 'main'}
+            for name in (n[:-2] for n in os.listdir(TOP + '/src/tls') if n.endswith('.c'))}
+
+
+@test('src/tls is built in floors: no file calls one above it, nor one that calls it')
+def _():
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names.split()}
+    graph = calls()
+    is_equal(sorted(floor), sorted(graph), 'files of src/tls')
+    is_true('network' in graph['relay'], 'the graph has arrows')
+    none('%s calls %s' % (name, other) for name in graph for other in graph[name]
+         if floor[other] > floor[name])
+    order = [n for names in FLOORS for n in names.split()]
+    left = dict(graph)
+    while leaves := [name for name in left if not (left[name] - {name}) & set(left)]:
+        for name in leaves:
+            del left[name]
+    is_equal(sorted(left, key=order.index), [], 'files that call each other in a circle')
+
+
+@test('tls.h is included by the floors between the network and the session only')
+def _():
+    included = {}
+    for where, name in includes('src/tls'):
+        included.setdefault(os.path.basename(where.split(':')[0]), set()).add(name)
+
+    def reaches_tls(path):
+        return any(n == 'tls.h' or reaches_tls(n) for n in included.get(path, ()))
+    none(path for path in included if 'tls.h' in included[path]
+         and path.split('.')[0] not in KNOWS_TLS)
+    none(name for names in FLOORS[:2] for name in names.split() if reaches_tls(name + '.c'))
+    is_true(reaches_tls('relay.c'), 'the relay knows it')
+
+
 @test('no program is linked from a room that it must not know; a chainloader from no TLS library')
 def _():
     for number, line in lines('package/deps-build'):

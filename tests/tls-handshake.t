@@ -8,7 +8,8 @@ import socket
 import ssl
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import Chain, dies, dies_of_usage, not_resident, not_under_valgrind
+from chain import (Chain, dies, dies_of_usage, dies_unjoined, not_resident, not_under_valgrind,
+                   unjoined)
 from peer import TLS12, Peer, all_of, client_hello
 from pki import cert_hash, pki, server_env
 from proc import fds_of
@@ -69,7 +70,7 @@ echo $TLS_NETRFD $TLS_NETWFD `readlink /proc/$$/fd/0 /proc/$$/fd/1` >&2
 readlink /proc/$$/fd/$TLS_SESSIONFD >&2'''])
     is_equal(Peer(client).handshake().recv_all(), (b'', 'eof'))
     is_equal(c.wait(), 0)
-    is_equal(re.sub(r'socket:\[\d+\]', 'a socket', c.stderr()),
+    is_equal(re.sub(r'socket:\[\d+\]', 'a socket', unjoined(c)),
              '0 1 /dev/null /dev/null\na socket\n')
 
 
@@ -82,7 +83,7 @@ def _():
     peer = Peer(client, max=TLS12).handshake()
     is_equal(c.wait(), 0)
     cipher, _, bits = peer.tls.cipher()
-    is_equal(c.stderr().splitlines(),
+    is_equal(unjoined(c).splitlines(),
              ['SSL_CIPHER=' + cipher, 'SSL_CIPHER_USEKEYSIZE=%d' % bits,
               'SSL_PROTOCOL=TLSv1.2', 'SSL_SESSION_RESUMED=Initial'])
 
@@ -93,7 +94,7 @@ def _():
                                (temp(b'not executable'), 126, 'Permission denied')):
         client, _, c = handshake(prog=[prog])
         is_equal(Peer(client).handshake().recv_all(), (b'', 'eof'))
-        dies(c, code, 'tls-handshake: fatal: unable to exec %s: %s' % (prog, reason))
+        dies_unjoined(c, code, 'tls-handshake: fatal: unable to exec %s: %s' % (prog, reason))
 
 
 # -6, -7
@@ -222,13 +223,13 @@ def _():
     is_equal(c.wait(), 0)
 
 
-CUT = 'tls-engine: warning: session cut: the peer ended without close_notify\n'
+CUT = 'tls-engine: warning: session truncated: the peer ended without close_notify\n'
 
 
 @test('a session that was cut: silent with -v 0, a warning with 1, the counts as well with 2')
 def _():
     for verbosity, said in (('0', ''), ('1', CUT), ('2', 'tls-engine: info: session ended: '
-                            '5 bytes received, 5 sent, cut by the peer\n' + CUT)):
+                            '5 bytes received, 5 sent, truncated by the peer\n' + CUT)):
         client, _, c = handshake(['-v', verbosity])
         peer = Peer(client).handshake()
         is_echoed(peer)
@@ -357,7 +358,7 @@ def _():
     network = fds_of(os.getpid())[server.fileno()]
     engine = wait_engine()[0]
     # It has inherited the network, too, until it has /dev/null on 1.
-    wait_for(lambda: (lambda fds: fds.get(1) == '/dev/null' and network in fds.values())(
+    wait_for(lambda: (lambda fds: fds.get(1) == fds.get(2) and network in fds.values())(
         fds_of(engine)), 'the engine to have been given the network')
     c.kill()
     is_equal(read_to_end(client), b'', 'what the client gets')

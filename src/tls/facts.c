@@ -9,26 +9,34 @@
 #include <skalibs/types.h>
 #include <skalibs/uint64.h>
 
-#include "engine.h"
+#include "facts.h"
+#include "hostname.h"
 
-static char const *fmt(char **s, uint64_t n)
+/* Writes a number at *s, and moves *s behind it. */
+static char const *number_write(char **s, int64_t n)
 {
   char *p = *s;
-  *s += uint64_fmt(*s, n);
+  *s += int64_fmt(*s, n);
   *(*s)++ = 0;
   return p;
 }
 
-static void peer(struct session_facts *f, struct tls *tls, char **s)
+/* A time before 1970 is negative; -1 is libtls's word for one that it cannot tell. */
+static char const *time_write(char **s, time_t t)
+{
+  return t == -1 ? 0 : number_write(s, t);
+}
+
+static void facts_of_peer(struct session_facts *f, struct tls *tls, char **s)
 {
   f->value[FACT_PEER_HASH] = tls_peer_cert_hash(tls);
   f->value[FACT_PEER_SUBJECT] = tls_peer_cert_subject(tls);
   f->value[FACT_PEER_ISSUER] = tls_peer_cert_issuer(tls);
-  f->value[FACT_PEER_NOTBEFORE] = fmt(s, tls_peer_cert_notbefore(tls));
-  f->value[FACT_PEER_NOTAFTER] = fmt(s, tls_peer_cert_notafter(tls));
+  f->value[FACT_PEER_NOTBEFORE] = time_write(s, tls_peer_cert_notbefore(tls));
+  f->value[FACT_PEER_NOTAFTER] = time_write(s, tls_peer_cert_notafter(tls));
 }
 
-char const *facts_fill(struct session_facts *f, struct tls *tls, char *s)
+int facts_fill(struct session_facts *f, struct tls *tls, char *s, struct failure *why)
 {
   char const *name = tls_conn_servername(tls);
   *f = (struct session_facts){ 0 };
@@ -36,39 +44,41 @@ char const *facts_fill(struct session_facts *f, struct tls *tls, char *s)
   f->value[FACT_CIPHER] = tls_conn_cipher(tls);
   f->value[FACT_ALPN] = tls_conn_alpn_selected(tls);
   f->value[FACT_RESUMED] = tls_conn_session_resumed(tls) ? "Resumed" : "Initial";
-  if (name && *name && !is_address(name)) /* RFC 6066 has no addresses sent */
+  if (name && *name && !hostname_is_address(name)) /* RFC 6066 has no addresses sent */
   {
-    if (!hostname_copy(s, name)) return "the client sent a server name that is no host name";
+    if (!hostname_copy(s, name)) return failure_set(why, EXIT_HANDSHAKE,
+      "the client sent a server name that is not a host name");
     f->value[FACT_SERVERNAME] = s;
     s += strlen(s) + 1;
   }
   int bits = tls_conn_cipher_strength(tls);
-  if (bits > 0) f->value[FACT_KEYSIZE] = fmt(&s, bits);
-  if (tls_peer_cert_provided(tls)) peer(f, tls, &s);
+  if (bits > 0) f->value[FACT_KEYSIZE] = number_write(&s, bits);
+  if (tls_peer_cert_provided(tls)) facts_of_peer(f, tls, &s);
   for (int i = 0; i < SESSION_FACTS_N; i++)
     if (f->value[i] && !session_text_is_clean(f->value[i])) f->value[i] = 0;
-  return f->value[FACT_PROTOCOL] && f->value[FACT_CIPHER] ? 0 : "libtls does not know the cipher";
+  return (f->value[FACT_PROTOCOL] && f->value[FACT_CIPHER])
+    || failure_set(why, EXIT_HANDSHAKE, "libtls does not know the protocol or the cipher");
 }
 
-char const *facts_write_chain(struct tls *tls, int fd)
+int facts_write_chain(struct tls *tls, int fd, struct failure *why)
 {
   size_t len = 0;
   char const *pem = (char const *)tls_peer_cert_chain_pem(tls, &len);
-  char const *reason = 0;
+  int ok = 1;
   if (!pem) len = 0;
-  while (len && !reason)
+  while (ok && len)
   {
     /* A pipe that poll calls writable takes PIPE_BUF bytes without waiting, flag or no flag. */
     iopause_fd x = { .fd = fd, .events = IOPAUSE_WRITE };
     if (iopause_g(&x, 1, &STAMP) <= 0)
     {
-      reason = "no room for the peer's certificates";
+      ok = failure_set(why, EXIT_HANDSHAKE, "no room for the peer's certificates");
       break;
     }
     ssize_t n = fd_write(fd, pem, len < PIPE_BUF ? len : PIPE_BUF);
-    if (n < 0) reason = "unable to write the peer's certificates";
+    if (n < 0) ok = failure_set(why, EXIT_HANDSHAKE, "unable to write the peer's certificates");
     else pem += n, len -= n;
   }
   close(fd);
-  return reason;
+  return ok;
 }

@@ -6,74 +6,128 @@
 #include <unistd.h>
 
 #include <skalibs/posixplz.h>
+#include <skalibs/strerr.h>
 
-#include "settings.h"
+#include "config.h"
+#include "file.h"
+#include "hostname.h"
+#include "keypairs.h"
+#include "pem.h"
+#include "text.h"
+
+enum { NAME_SIZE = HOSTNAME_MAX + 3 }; /* of a pattern: "*.", a name, a null byte */
 
 /* A key pair by the paths of its files; name is empty for the default one. */
 struct pair
 {
-  char const *name;
+  char name[NAME_SIZE];
   char const *cert;
   char const *key;
   char const *staple;
 };
 
+static int is_wildcard(char const *name)
+{
+  return !strncmp(name, "*.", 2);
+}
+
 /* The value of variable, or of variable:name. */
 static char const *pair_getenv(char const *variable, char const *name)
 {
-  char s[SESSION_NAME_MAX + 16];
+  char s[NAME_SIZE + 16];
   if (!*name) return getenv(variable);
   TEXT_JOIN(s, variable, ":", name);
   return getenv(s);
 }
 
-static int pair_get(struct engine *e, struct pair *p, char const *name)
+/* Fills the files of a pair that has a name. */
+static int pair_fill(struct pair *p, struct failure *why)
 {
-  *p = (struct pair)
-  {
-    .name = name, .cert = pair_getenv("CERTFILE", name), .key = pair_getenv("KEYFILE", name),
-    .staple = pair_getenv("OCSPFILE", name),
-  };
-  char const *colon = *name ? ":" : "";
-  if (!p->cert != !p->key)
-    refuse(e, p->cert ? "KEYFILE" : "CERTFILE", colon, name, " is not set, ",
-      p->cert ? "CERTFILE" : "KEYFILE", colon, name, " is");
-  return !!p->cert;
+  p->cert = pair_getenv("CERTFILE", p->name);
+  p->key = pair_getenv("KEYFILE", p->name);
+  p->staple = pair_getenv("OCSPFILE", p->name);
+  char const *colon = *p->name ? ":" : "";
+  if (p->cert && p->key) return 1;
+  if (p->cert) return failure_set(why, EXIT_TLS_CONFIG,
+    "CERTFILE", colon, p->name, " is set, but KEYFILE", colon, p->name, " is not");
+  return failure_set(why, EXIT_TLS_CONFIG,
+    p->key ? "KEYFILE" : "OCSPFILE", colon, p->name, " is set, but CERTFILE", colon, p->name,
+    " is not");
 }
 
-/* The name of a key pair that a string of the environment belongs to, or null. */
-static char const *pair_name(char const *s, char const *variable, char *name)
+/* What comes after the colon of a string of the environment, and its length; or null. */
+static char const *named_by(char const *s, size_t *len)
 {
-  size_t n = strlen(variable);
-  if (strncmp(s, variable, n) || s[n] != ':') return 0;
-  s += n + 1;
-  n = strcspn(s, "=");
-  if (!n || n > SESSION_NAME_MAX) return 0;
-  memcpy(name, s, n);
-  name[n] = 0;
-  return name;
-}
-
-typedef void pair_func(struct engine *, struct pair const *, void *);
-
-/* Calls f with each key pair: the default one, if there is one, then the named ones. */
-static void pairs_each(struct engine *e, pair_func *f, void *arg)
-{
-  struct pair p;
-  char name[SESSION_NAME_MAX + 1];
-  if (pair_get(e, &p, "")) f(e, &p, arg);
-  for (char const *const *s = (char const *const *)environ; *s; s++)
+  static char const *const variables[] = { "CERTFILE:", "KEYFILE:", "OCSPFILE:" };
+  for (unsigned int i = 0; i < sizeof variables / sizeof *variables; i++)
   {
-    if (pair_name(*s, "KEYFILE", name)) pair_get(e, &p, name); /* dies if it is half a pair */
-    if (pair_name(*s, "CERTFILE", name) && pair_get(e, &p, name)) f(e, &p, arg);
+    size_t n = strlen(variables[i]);
+    if (strncmp(s, variables[i], n)) continue;
+    *len = strcspn(s + n, "=");
+    return s + n;
   }
+  return 0;
 }
 
-struct keyring
+/* The name in a string of the environment: one that no client can ask for would never be served. */
+static int pair_name(struct pair *p, char const *string, char const *name, size_t len,
+  struct failure *why)
 {
-  struct tls_config *config;
-  unsigned int n;
+  char variable[SESSION_TEXT_MAX], copy[HOSTNAME_MAX + 1];
+  char const *host = p->name;
+  size_t n = name + len - string;
+  if (len < sizeof p->name)
+  {
+    memcpy(p->name, name, len);
+    p->name[len] = 0;
+    if (is_wildcard(p->name)) host += 2;
+    if (len && name[len - 1] != '.' && !hostname_is_address(host) && hostname_copy(copy, host))
+      return 1;
+  }
+  if (n > sizeof variable - 1) n = sizeof variable - 1;
+  memcpy(variable, string, n);
+  variable[n] = 0;
+  return failure_set(why, EXIT_TLS_CONFIG, "neither a host name nor *.domain: ", variable);
+}
+
+static int pair_compare(void const *a, void const *b)
+{
+  char const *s = ((struct pair const *)a)->name, *t = ((struct pair const *)b)->name;
+  int by_kind = is_wildcard(s) - is_wildcard(t);
+  return by_kind ? by_kind : strcasecmp(s, t);
+}
+
+struct pairs
+{
+  struct pair *p;
+  size_t n;
 };
+
+static int pairs_collect(struct pairs *all, struct failure *why)
+{
+  size_t len, most = 1;
+  char const *s;
+  for (char const *const *e = (char const *const *)environ; *e; e++) most++;
+  all->n = 0;
+  if (!(all->p = calloc(most, sizeof *all->p))) return failure_sys(why, "unable to read key pairs");
+  if (getenv("CERTFILE") || getenv("KEYFILE") || getenv("OCSPFILE")) all->n = 1;
+  size_t first = all->n;
+  for (char const *const *e = (char const *const *)environ; *e; e++)
+    if ((s = named_by(*e, &len)) && !pair_name(&all->p[all->n++], *e, s, len, why)) return 0;
+  qsort(all->p + first, all->n - first, sizeof *all->p, &pair_compare);
+  size_t n = 0;
+  for (size_t i = 0; i < all->n; i++) /* each name once */
+    if (!i || strcmp(all->p[i].name, all->p[n - 1].name)) all->p[n++] = all->p[i];
+  all->n = n;
+  for (size_t i = 0; i < n; i++)
+    if (!pair_fill(&all->p[i], why)) return 0;
+  /* The first is served where no other fits; a wildcard there must not hide a name in full. */
+  struct pair last = all->p[n ? n - 1 : 0];
+  if (n < 2 || first || !is_wildcard(last.name)) return 1;
+  memmove(all->p + 1, all->p, (n - 1) * sizeof *all->p);
+  all->p[0] = last;
+  return 1;
+}
 
 /* libtls sends what it is given. RFC 6960, 4.2.1: a SEQUENCE in DER, here as long as the file. */
 static int is_der(struct file const *f)
@@ -91,65 +145,128 @@ static int is_der(struct file const *f)
   return head + n == f->len;
 }
 
-static void pair_add(struct engine *e, struct pair const *p, void *arg)
+typedef int pair_func(struct tls_config *, uint8_t const *, size_t, uint8_t const *, size_t,
+  uint8_t const *, size_t);
+
+struct pair_files
 {
-  struct keyring *ring = arg;
-  struct file cert = file_load(e, "CERTFILE", p->cert);
-  struct file key = file_load(e, "KEYFILE", p->key);
-  struct file staple = file_load(e, "OCSPFILE", p->staple);
-  if (staple.s && !is_der(&staple))
-    refuse(e, "unable to use OCSPFILE ", p->staple, ": it is no OCSP response in DER");
-  int r = (ring->n++ ? tls_config_add_keypair_ocsp_mem : tls_config_set_keypair_ocsp_mem)
-    (ring->config, cert.s, cert.len, key.s, key.len, staple.s, staple.len);
-  if (r < 0) refuse(e, "unable to use CERTFILE ", p->cert, ": ", config_error(ring->config));
-  file_unload(&cert);
-  file_unload(&key);
-  file_unload(&staple);
+  struct file cert;
+  struct file key;
+  struct file staple;
+};
+
+static void pair_unload(struct pair_files *f)
+{
+  file_unload(&f->cert);
+  file_unload(&f->key);
+  file_unload(&f->staple);
 }
 
-unsigned int keypairs_add(struct engine *e, struct tls_config *c)
+static int pair_load(struct pair_files *f, struct pair const *p, struct failure *why)
 {
-  struct keyring ring = { .config = c };
-  pairs_each(e, &pair_add, &ring);
-  return ring.n;
+  *f = (struct pair_files){ 0 };
+  if (file_load(&f->cert, "CERTFILE", p->cert, why) && file_load(&f->key, "KEYFILE", p->key, why)
+    && file_load(&f->staple, "OCSPFILE", p->staple, why))
+  {
+    if (!f->staple.s || is_der(&f->staple)) return 1;
+    failure_set(why, EXIT_TLS_CONFIG, "unable to use OCSPFILE ", p->staple,
+      ": not an OCSP response in DER");
+  }
+  pair_unload(f);
+  return 0;
 }
 
-unsigned int keypair_add_default(struct engine *e, struct tls_config *c)
+/* A pair that libtls refuses, for reason; what is wrong with the files says more, if found. */
+static int pair_refuse(struct pair const *p, struct pair_files const *f, char const *reason,
+  struct failure *why)
 {
-  struct keyring ring = { .config = c };
-  struct pair p;
-  if (pair_get(e, &p, "")) pair_add(e, &p, &ring);
-  return ring.n;
+  char const *fault = pem_fault_in_pair((char *)f->cert.s, f->cert.len, (char *)f->key.s,
+    f->key.len);
+  return failure_set(why, EXIT_TLS_CONFIG, "unable to use CERTFILE ", p->cert, " with KEYFILE ",
+    p->key, ": ", fault ? fault : reason);
 }
 
-/* libtls does not say which of many files it minds: dies if it is this pair. */
-static void pair_blame(struct engine *e, struct pair const *p, void *arg)
+/* Adds a pair by a function of libtls. A certificate of another time is served, and told of. */
+static int pair_add(struct tls_config *c, struct pair const *p, pair_func *add,
+  struct failure *why)
 {
-  struct keyring ring = { .config = config_new(e) };
-  struct tls *tls;
-  (void)arg;
-  pair_add(e, p, &ring);
-  char const *reason = config_use(ring.config, &tls, 1);
-  if (reason) refuse(e, "unable to use CERTFILE ", p->cert, " with KEYFILE ", p->key, ": ", reason);
+  struct pair_files f;
+  if (!pair_load(&f, p, why)) return 0;
+  int r = add(c, f.cert.s, f.cert.len, f.key.s, f.key.len, f.staple.s, f.staple.len);
+  if (r < 0) pair_refuse(p, &f, config_error(c), why);
+  char const *untimely = r < 0 ? 0 : pem_cert_is_untimely((char *)f.cert.s, f.cert.len);
+  if (untimely) strerr_warnw("CERTFILE ", p->cert, " ", untimely);
+  pair_unload(&f);
+  return r == 0;
 }
 
-void keypairs_blame(struct engine *e)
+/* Whether libtls takes a pair by itself. */
+static int pair_check(struct pair const *p, struct failure *why)
 {
-  pairs_each(e, &pair_blame, 0);
+  struct pair_files f;
+  struct failure said;
+  struct tls *context;
+  struct tls_config *c = config_new(why);
+  int ok = c && pair_add(c, p, &tls_config_set_keypair_ocsp_mem, why);
+  if (ok && config_use(c, &context, 1, &said)) tls_free(context);
+  else if (ok)
+  {
+    if (pair_load(&f, p, why))
+    {
+      pair_refuse(p, &f, said.reason, why);
+      pair_unload(&f);
+    }
+    ok = 0;
+  }
+  tls_config_free(c);
+  return ok;
+}
+
+int keypairs_add(struct tls_config *c, struct failure *why)
+{
+  struct pairs all;
+  int ok = pairs_collect(&all, why);
+  if (ok && !all.n) ok = failure_set(why, EXIT_TLS_CONFIG, "KEYFILE and CERTFILE are not set");
+  for (size_t i = 0; ok && i < all.n; i++)
+    ok = pair_add(c, &all.p[i],
+      i ? &tls_config_add_keypair_ocsp_mem : &tls_config_set_keypair_ocsp_mem, why);
+  free(all.p);
+  return ok;
+}
+
+int keypairs_add_default(struct tls_config *c, struct failure *why)
+{
+  struct pair p = { .name = "" };
+  return pair_fill(&p, why) && pair_add(c, &p, &tls_config_set_keypair_ocsp_mem, why);
+}
+
+int keypairs_check(int only_default, struct failure *why)
+{
+  struct pairs all;
+  int ok = pairs_collect(&all, why);
+  for (size_t i = 0; ok && i < all.n; i++)
+    if (!only_default || !*all.p[i].name) ok = pair_check(&all.p[i], why);
+  free(all.p);
+  return ok;
 }
 
 /* Whether name matches pattern: the same, or *.rest for any one label before rest. */
-static int name_matches(char const *pattern, char const *name)
+static int name_matches(char const *pattern, size_t len, char const *name)
 {
-  if (strncmp(pattern, "*.", 2)) return !strcasecmp(pattern, name);
-  char const *dot = strchr(name, '.');
-  return dot && dot > name && !strcasecmp(pattern + 1, dot);
+  if (is_wildcard(pattern))
+  {
+    pattern++;
+    len--;
+    name += strcspn(name, ".");
+  }
+  return strlen(name) == len && !strncasecmp(pattern, name, len);
 }
 
-int settings_know_name(char const *name)
+int keypairs_know_name(char const *name)
 {
-  char pattern[SESSION_NAME_MAX + 1];
-  for (char const *const *s = (char const *const *)environ; *s; s++)
-    if (pair_name(*s, "CERTFILE", pattern) && name_matches(pattern, name)) return 1;
+  size_t len;
+  char const *s;
+  for (char const *const *e = (char const *const *)environ; *e; e++)
+    if ((s = named_by(*e, &len)) && name_matches(s, len, name)) return 1;
   return 0;
 }

@@ -2,37 +2,54 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
+
+#ifdef __linux__
+#include <linux/sockios.h>
+#endif
 
 #include <skalibs/allreadwrite.h>
 #include <skalibs/djbunix.h>
-#include <skalibs/iopause.h>
 
-#include "engine.h"
+#include "network.h"
 
-enum { TLS_RECORD_HANDSHAKE = 0x16 }; /* RFC 8446, 5.1 */
+/* How long the peer may be silent after it has taken everything, and how much it may say. */
+enum { SILENCE_SECONDS = 5, DROP_MAX = 64 << 20, TICK_MAX_MS = 1000 };
 
 /*
   The flag O_NONBLOCK would be seen by everyone who holds the same socket, so a socket is asked
-  not to wait call by call. What is no socket has no such call: there the flag is set.
+  not to wait call by call. What is no socket has no such call: there the flag is set, and taken
+  back in the end.
 */
-static void unblock(int fd)
+static int network_unblock(int fd)
 {
   int type;
-  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &(socklen_t){ sizeof type }) < 0) ndelay_on(fd);
+  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &(socklen_t){ sizeof type }) == 0) return 0;
+  int flags = fcntl(fd, F_GETFL);
+  return flags >= 0 && !(flags & O_NONBLOCK) && ndelay_on(fd) == 0;
 }
 
-void network_init(struct network *n, int rfd, int wfd, int is_server)
+static int is_same_file(int a, int b)
+{
+  struct stat s, t;
+  if (fstat(a, &s) < 0 || fstat(b, &t) < 0) return 0;
+  return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+}
+
+void network_init(struct network *n, int rfd, int wfd)
 {
   n->rfd = rfd;
   n->wfd = wfd;
-  n->is_server = is_server;
   n->in.size = n->out.size = RAW_SIZE;
-  unblock(rfd);
-  unblock(wfd);
-  setsockopt(wfd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
+  n->is_one = is_same_file(rfd, wfd);
+  n->unblocked[0] = network_unblock(rfd);
+  n->unblocked[1] = network_unblock(wfd);
+  n->is_tcp = setsockopt(wfd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int)) == 0;
 }
 
 int network_at_end(struct network const *n)
@@ -57,6 +74,12 @@ static int is_wait(int e)
   return e == EAGAIN || e == EWOULDBLOCK;
 }
 
+static void network_fail(struct network *n, int e)
+{
+  n->read_errno = e;
+  if (n->is_one && !n->write_errno) n->write_errno = e; /* a reset is one of both directions */
+}
+
 int network_fill(struct network *n)
 {
   size_t room = buf_room(&n->in);
@@ -64,15 +87,9 @@ int network_fill(struct network *n)
   ssize_t r = raw_read(n->rfd, n->in.s + n->in.tail, room);
   if (r < (ssize_t)room) n->readable = 0;
   if (r < 0 && is_wait(errno)) return 0;
-  if (r < 0) n->read_errno = errno;
-  if (r < 0 && !n->write_errno) n->write_errno = errno; /* a reset is one of both directions */
+  if (r < 0) network_fail(n, errno);
   if (!r) n->eof = 1;
-  if (r > 0)
-  {
-    n->in.tail += r;
-    if (n->is_server && !n->started && n->in.s[0] != TLS_RECORD_HANDSHAKE) n->injected = 1;
-    n->started = 1;
-  }
+  if (r > 0) n->in.tail += r;
   return 1;
 }
 
@@ -88,70 +105,140 @@ int network_flush(struct network *n)
   ssize_t r = raw_write(n->wfd, n->out.s + n->out.head, buf_len(&n->out));
   if (r < 0 && is_wait(errno)) return 0;
   if (r < 0) n->write_errno = errno;
-  else buf_skip(&n->out, r);
+  else
+  {
+    buf_skip(&n->out, r);
+    n->written += r;
+  }
   return 1;
 }
 
-/*
-  The end of the raw stream is answered with "want input", never with an end: OpenSSL 3 makes an
-  end a fatal error, and the direction to the peer would be lost with it. Who calls libtls looks
-  at the network to tell the two apart.
-*/
-ssize_t network_read(struct tls *tls, void *s, size_t len, void *arg)
+/* An error that no read or write has met, as none is tried any more, is there to be asked for. */
+static void network_ask(struct network *n)
 {
-  struct network *n = arg;
-  (void)tls;
-  if (!buf_len(&n->in)) network_fill(n);
-  if (n->injected || !buf_len(&n->in)) return TLS_WANT_POLLIN;
-  return buf_get(&n->in, s, len);
+  int e = 0;
+  if (n->write_errno) return;
+  if (getsockopt(n->wfd, SOL_SOCKET, SO_ERROR, &e, &(socklen_t){ sizeof e }) < 0) return;
+  if (e && n->is_one && !network_at_end(n)) n->read_errno = e;
+  n->write_errno = e;
 }
 
-ssize_t network_write(struct tls *tls, void const *s, size_t len, void *arg)
+void network_notice(struct network *n, iopause_fd const *x)
 {
-  struct network *n = arg;
-  (void)tls;
-  if (!buf_room(&n->out)) network_flush(n);
-  if (!buf_room(&n->out)) return TLS_WANT_POLLOUT;
-  return buf_put(&n->out, s, len);
+  if (x->fd != n->rfd) return; /* a write will tell */
+  if (x->events) n->readable = 1;
+  else n->hung_up = 1;
+}
+
+/* Bytes that the system has taken and the peer has not; our own end counts as one of them. */
+static unsigned int network_queued(struct network *n)
+{
+  int queued = 0;
+#ifdef SIOCOUTQ
+  if (!n->is_tcp || ioctl(n->wfd, SIOCOUTQ, &queued) < 0 || queued < 0) queued = 0;
+#endif
+  if (queued) network_ask(n);
+  return queued;
+}
+
+/*
+  A reset brings no acknowledgement: what was sent may have been taken, as a client has that hangs
+  up on the last answer. What was not sent has not.
+*/
+int network_has_lost(struct network const *n)
+{
+  int unsent = 0;
+#ifdef SIOCOUTQNSD
+  if (!n->is_tcp || ioctl(n->wfd, SIOCOUTQNSD, &unsent) < 0 || unsent < 0) unsent = 0;
+#endif
+  return n->lost || (n->write_errno && n->written - unsent < n->due);
+}
+
+uint64_t network_taken(struct network *n)
+{
+  unsigned int queued = network_queued(n);
+  if (queued && n->ended) queued--;
+  return queued < n->written ? n->written - queued : 0;
+}
+
+int network_is_settled(struct network *n)
+{
+  return !buf_len(&n->out) && (!network_queued(n) || n->write_errno);
+}
+
+int network_is_delivered(struct network *n)
+{
+  return n->farewell && network_taken(n) >= n->due;
+}
+
+void network_farewell(struct network *n)
+{
+  if (n->farewell) return;
+  n->farewell = 1;
+  n->due = n->written;
 }
 
 void network_end(struct network *n)
 {
   if (n->ended) return;
-  n->ended = n->farewell = 1;
+  network_farewell(n);
+  n->ended = 1;
   if (shutdown(n->wfd, SHUT_WR) < 0 && errno == ENOTSOCK) close(n->wfd), n->wfd = -1;
 }
 
-/* What there is to wait for on the way out; 0 when it is over. */
-static unsigned int linger_interest(struct network const *n, iopause_fd *x)
+void network_tick(unsigned int *ms, tain *deadline)
 {
-  unsigned int k = 0;
-  if (!network_at_end(n)) x[k++] = (iopause_fd){ .fd = n->rfd, .events = IOPAUSE_READ };
-  if (!n->ended) x[k++] = (iopause_fd){ .fd = n->wfd, .events = IOPAUSE_WRITE };
-  return k;
+  tain next;
+  tain_from_millisecs(&next, *ms);
+  tain_add_g(&next, &next);
+  if (tain_less(&next, deadline)) *deadline = next;
+  *ms = *ms < TICK_MAX_MS / 2 ? *ms * 2 : TICK_MAX_MS;
 }
 
-void network_linger(struct network *n, int seconds)
+void network_linger(struct network *n, int peer_ended, unsigned int seconds)
 {
-  tain deadline;
+  tain end, silence;
+  unsigned int ms = NETWORK_TICK_MS;
+  size_t dropped = 0;
   tain_now_g();
-  tain_addsec_g(&deadline, seconds);
-  for (;;)
+  tain_addsec_g(&end, seconds);
+  tain_addsec_g(&silence, SILENCE_SECONDS);
+  n->readable = 1;
+  while (tain_future(&end))
   {
     iopause_fd x[2];
+    unsigned int k = 0;
     network_flush(n);
     if (!buf_len(&n->out)) network_end(n);
+    if (dropped < DROP_MAX && network_fill(n)) tain_addsec_g(&silence, SILENCE_SECONDS);
+    dropped += buf_len(&n->in);
     buf_clear(&n->in);
-    n->readable = 1;
-    network_fill(n);
-    unsigned int k = linger_interest(n, x);
-    if (!k || !tain_future(&deadline) || iopause_g(x, k, &deadline) <= 0) break;
+    int settled = n->ended && network_is_settled(n);
+    if (settled && (peer_ended || network_at_end(n) || !tain_future(&silence))) break;
+    if (n->write_errno && network_at_end(n)) break;
+    tain deadline = settled && tain_less(&silence, &end) ? silence : end;
+    if (n->ended && !settled) network_tick(&ms, &deadline);
+    int wanted = !network_at_end(n) && dropped < DROP_MAX;
+    if (wanted || !n->hung_up)
+      x[k++] = (iopause_fd){ .fd = n->rfd, .events = wanted ? IOPAUSE_READ : 0 };
+    if (!n->ended) x[k++] = (iopause_fd){ .fd = n->wfd, .events = IOPAUSE_WRITE };
+    int r = iopause_g(x, k, &deadline);
+    if (r < 0) break;
+    for (unsigned int i = 0; r && i < k; i++)
+      if (x[i].revents) network_notice(n, &x[i]);
   }
-  shutdown(n->rfd, SHUT_RDWR);
-  close(n->rfd);
-  if (n->wfd >= 0)
+  network_hang_up(n);
+}
+
+void network_hang_up(struct network *n)
+{
+  int fd[2] = { n->rfd, n->wfd };
+  n->rfd = n->wfd = -1;
+  for (int i = 0; i < 2; i++)
   {
-    shutdown(n->wfd, SHUT_RDWR);
-    close(n->wfd);
+    if (fd[i] < 0 || (i && fd[1] == fd[0])) continue;
+    shutdown(fd[i], SHUT_RDWR);
+    if (n->unblocked[i]) ndelay_off(fd[i]);
+    close(fd[i]);
   }
 }

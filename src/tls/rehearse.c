@@ -2,6 +2,9 @@
 
 #include <stdlib.h>
 
+#include "buf.h"
+#include "config.h"
+#include "rehearse.h"
 #include "settings.h"
 
 struct side
@@ -58,7 +61,7 @@ static void converse(struct tls *server, struct tls *client, struct buf *b)
   tls_free(conn);
 }
 
-void rehearse(struct tls *server)
+void rehearse_server(struct tls *server)
 {
   static uint32_t const protocols[] = { TLS_PROTOCOL_TLSv1_2, TLS_PROTOCOL_TLSv1_3 };
   struct buf *b = calloc(2, sizeof *b);
@@ -74,14 +77,16 @@ void rehearse(struct tls *server)
   free(b);
 }
 
-void rehearse_client(struct engine *e, struct tls_config *c)
+int rehearse_client(struct tls_config *c, struct failure *why)
 {
   static struct buf none; /* neither bytes nor room */
   struct side side = { .in = &none, .out = &none };
+  struct failure said;
   struct tls *client;
-  char const *reason = config_use(c, &client, 0);
-  if (!reason && tls_connect_cbs(client, &side_read, &side_write, &side, "localhost") < 0)
-    reason = tls_error(client);
-  if (reason) settings_blame(e, reason);
+  if (!config_use(c, &client, 0, &said)) return settings_refuse(0, said.reason, why);
+  int r = tls_connect_cbs(client, &side_read, &side_write, &side, "localhost");
+  char const *reason = r < 0 ? tls_error(client) : 0;
+  if (r < 0) settings_refuse(0, reason ? reason : "unknown reason", why);
   tls_free(client);
+  return r == 0;
 }

@@ -1,10 +1,15 @@
 /* ISC licence: see COPYING. */
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include <skalibs/posixplz.h>
+
+#include "config.h"
+#include "hostname.h"
+#include "keypairs.h"
 #include "settings.h"
+#include "trust.h"
 
 /*
   Forward secrecy and authenticated encryption only. Spelled out, since LibreTLS takes "secure" to
@@ -16,145 +21,176 @@ static char const default_ciphers[] =
   "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
   "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 
-char const *config_error(struct tls_config *c)
+/*
+  First a hybrid: what is recorded today is then no good to a quantum computer of tomorrow. Without
+  it, this is libtls's own list.
+*/
+#define HYBRID "X25519MLKEM768"
+static char const default_curves[] = HYBRID ",X25519,P-256,P-384";
+
+/* The sentence for a variable, a string of the environment, that is empty. */
+static int empty_refuse(char const *s, size_t len, struct failure *why)
 {
-  char const *reason = tls_config_error(c);
-  return reason ? reason : "invalid value";
+  char name[SESSION_NAME_MAX + 1];
+  if (len > sizeof name - 1) len = sizeof name - 1;
+  memcpy(name, s, len);
+  name[len] = 0;
+  return failure_set(why, EXIT_TLS_CONFIG, name,
+    " is set to nothing: unset it, or give it a value");
 }
 
-int is_shortage(int e)
+/* Empty is not unset: a script that sets a variable to nothing has lost what should be in it. */
+static int empty_check(struct failure *why)
 {
-  return e == EMFILE || e == ENFILE || e == ENOMEM;
+  static char const *const names[] =
+  {
+    "KEYFILE", "CERTFILE", "OCSPFILE", "CAFILE", "CADIR", "CRLFILE",
+    "TLS_SNI", "TLS_PROTOCOLS", "TLS_CIPHERS", "TLS_CURVES", "TLS_ALPN", "TLS_UID", "TLS_GID",
+  };
+  for (char const *const *e = (char const *const *)environ; *e; e++)
+    for (unsigned int i = 0; i < sizeof names / sizeof *names; i++)
+    {
+      size_t n = strlen(names[i]), len = strcspn(*e, "=");
+      if (strncmp(*e, names[i], n) || (*e)[len] != '=' || (*e)[len + 1]) continue;
+      if (len == n || (i < 3 && (*e)[n] == ':'))
+        return empty_refuse(*e, len, why);
+    }
+  return 1;
 }
 
-/* The whole of a file; what has no path is empty. */
-struct file file_load(struct engine *e, char const *variable, char const *path)
+static int setting_apply(struct tls_config *c, char const *variable, char const *value,
+  int (*f)(struct tls_config *, char const *), char const *hint, struct failure *why)
 {
-  struct file f = { 0 };
-  if (!path) return f;
-  errno = 0;
-  f.s = tls_load_file(path, &f.len, 0);
-  if (!f.s) engine_refuse(e, is_shortage(errno) ? EXIT_SYSTEM : EXIT_TLS_CONFIG,
-    "unable to read ", variable, " ", path, ": ", strerror(errno));
-  if (!f.len) refuse(e, "unable to use ", variable, " ", path, ": the file is empty");
-  return f;
+  if (!value || f(c, value) == 0) return 1;
+  return failure_set(why, EXIT_TLS_CONFIG, "unable to use ", variable, " ", value, ": ",
+    config_error(c), hint);
 }
 
-void file_unload(struct file *f)
-{
-  if (f->s) tls_unload_file(f->s, f->len);
-}
-
-struct tls_config *config_new(struct engine *e)
-{
-  struct tls_config *c = tls_config_new();
-  if (!c) refuse(e, "unable to make a TLS configuration: out of memory");
-  return c;
-}
-
-char const *config_use(struct tls_config *c, struct tls **tls, int is_server)
-{
-  if (!(*tls = is_server ? tls_server() : tls_client())) return "out of memory";
-  if (tls_configure(*tls, c) == 0) return 0;
-  char const *reason = tls_error(*tls);
-  return reason ? reason : "unknown reason";
-}
-
-void settings_blame(struct engine *e, char const *reason)
-{
-  keypairs_blame(e);
-  char const *crl = getenv("CRLFILE");
-  char const *ca = getenv("CAFILE");
-  if (ca && crl) refuse(e, "unable to use CAFILE ", ca, " with CRLFILE ", crl, ": ", reason);
-  if (ca) refuse(e, "unable to use CAFILE ", ca, ": ", reason);
-  if (crl) refuse(e, "unable to use CRLFILE ", crl, ": ", reason);
-  refuse(e, "unable to configure TLS: ", reason);
-}
-
-static void set(struct engine *e, struct tls_config *c, char const *variable, char const *value,
-  int (*f)(struct tls_config *, char const *))
-{
-  if (value && f(c, value) < 0)
-    refuse(e, "unable to use ", variable, " ", value, ": ", config_error(c));
-}
-
-static int set_protocols(struct tls_config *c, char const *s)
+static int protocols_set(struct tls_config *c, char const *s)
 {
   uint32_t p;
   return tls_config_parse_protocols(&p, s) < 0 ? -1 : tls_config_set_protocols(c, p);
 }
 
-static void server(struct engine *e, struct tls_config *c)
+/*
+  Whether libtls knows the hybrid, found out on a configuration of its own, as an error would stay
+  in one; and whether TLS 1.3 is spoken: the hybrid is for nothing older, but LibreSSL 4.3 would
+  choose it in TLS 1.2, too, and fail.
+*/
+static int hybrid_is_had(void)
+{
+  uint32_t p = TLS_PROTOCOLS_DEFAULT;
+  char const *s = getenv("TLS_PROTOCOLS");
+  if (s && tls_config_parse_protocols(&p, s) < 0) return 0;
+  struct tls_config *c = tls_config_new();
+  int r = c && p & TLS_PROTOCOL_TLSv1_3 && tls_config_set_ecdhecurves(c, HYBRID) == 0;
+  tls_config_free(c);
+  return r;
+}
+
+static char const *curves(void)
+{
+  char const *list = getenv("TLS_CURVES");
+  return list ? list : hybrid_is_had() ? default_curves : default_curves + sizeof HYBRID;
+}
+
+static int settings_add_server(struct tls_config *c, struct session_policy const *policy,
+  struct failure *why)
 {
   char const *sni = getenv("TLS_SNI");
-  if (sni && strcmp(sni, "require")) refuse(e, "TLS_SNI is neither unset nor require");
+  if (sni && strcmp(sni, "require"))
+    return failure_set(why, EXIT_TLS_CONFIG, "TLS_SNI must be \"require\" or unset");
   if (!sni && !getenv("CERTFILE") && !getenv("KEYFILE"))
-    refuse(e, "KEYFILE and CERTFILE are not set");
-  if (!keypairs_add(e, c)) refuse(e, "no KEYFILE and CERTFILE is set");
-  if (e->start.policy.peercert == SESSION_PEERCERT_NONE) return;
-  trust_add(e, c);
-  if (e->start.policy.peercert == SESSION_PEERCERT_OPTIONAL) tls_config_verify_client_optional(c);
+    return failure_set(why, EXIT_TLS_CONFIG, "KEYFILE and CERTFILE are not set");
+  if (!keypairs_add(c, why)) return 0;
+  if (policy->peercert == SESSION_PEERCERT_NONE) return 1;
+  if (policy->peercert == SESSION_PEERCERT_OPTIONAL) tls_config_verify_client_optional(c);
   else tls_config_verify_client(c);
+  return trust_add(c, 1, why);
+}
+
+/* Whether to verify, and what of it, is up to each session: see settings_context. */
+static int settings_add_client(struct tls_config *c, struct session_policy const *policy,
+  struct failure *why)
+{
+  if (policy->peercert != SESSION_PEERCERT_NONE)
+  {
+    if (!getenv("CERTFILE") && !getenv("KEYFILE")) return failure_set(why, EXIT_TLS_CONFIG,
+      "KEYFILE and CERTFILE are not set: no certificate to show");
+    if (!keypairs_add_default(c, why)) return 0;
+  }
+  return policy->verify == SESSION_VERIFY_NOTHING || trust_add(c, 0, why);
+}
+
+static int settings_add(struct tls_config *c, struct session_policy const *policy,
+  struct failure *why)
+{
+  char const *ciphers = getenv("TLS_CIPHERS");
+  return empty_check(why)
+    && setting_apply(c, "TLS_PROTOCOLS", getenv("TLS_PROTOCOLS"), &protocols_set,
+      " (known are tlsv1.2 and tlsv1.3)", why)
+    && setting_apply(c, "TLS_CIPHERS", ciphers ? ciphers : default_ciphers,
+      &tls_config_set_ciphers, "", why)
+    && setting_apply(c, "TLS_CURVES", curves(), &tls_config_set_ecdhecurves, "", why)
+    && setting_apply(c, "TLS_ALPN", getenv("TLS_ALPN"), &tls_config_set_alpn, "", why)
+    && (policy->role == SESSION_CLIENT ? settings_add_client(c, policy, why)
+      : settings_add_server(c, policy, why));
+}
+
+int settings_load(struct settings *s, struct session_policy const *policy, struct failure *why)
+{
+  struct failure said;
+  struct tls_config *c = config_new(why);
+  int ok = c && settings_add(c, policy, why);
+  if (ok && policy->role == SESSION_CLIENT)
+  {
+    s->client[policy->peercert] = c;
+    return 1;
+  }
+  if (ok && !config_use(c, &s->server[policy->peercert], 1, &said))
+    ok = settings_refuse(1, said.reason, why);
+  if (ok) tls_config_clear_keys(c);
+  tls_config_free(c);
+  return ok;
+}
+
+int settings_refuse(int is_server, char const *reason, struct failure *why)
+{
+  int has_pair = is_server || getenv("CERTFILE");
+  return !(has_pair && !keypairs_check(!is_server, why)) && trust_refuse(reason, why);
 }
 
 /* libtls sends what it is given, and takes a wildcard for a name. One dot at the end is dropped. */
-static void check_name(struct engine *e, char const *name)
+static int name_check(char const *name, struct failure *why)
 {
-  char s[SESSION_NAME_MAX + 1], copy[SESSION_NAME_MAX + 1];
-  size_t n = strlen(name);
-  memcpy(s, name, n + 1);
-  if (n > 1 && s[n - 1] == '.') s[n - 1] = 0;
-  if (!is_address(s) && !(n <= HOSTNAME_MAX && hostname_copy(copy, s)))
-    refuse(e, "-k ", name, " is neither a host name nor an IP address");
+  char copy[HOSTNAME_MAX + 1];
+  if (hostname_is_address(name) || hostname_copy(copy, name)) return 1;
+  return failure_set(why, EXIT_TLS_CONFIG, "-k ", name,
+    " is neither a host name nor an IP address");
 }
 
-/* Whether to verify, and what of it, is up to each session: see settings_use. */
-static void client(struct engine *e, struct tls_config *c)
+static struct tls *client_context(struct tls_config *c, struct session_policy const *policy,
+  struct failure *why)
 {
-  if (e->start.policy.peercert != SESSION_PEERCERT_NONE && !keypair_add_default(e, c))
-    refuse(e, "KEYFILE and CERTFILE are not set: no certificate to show");
-  if (e->start.policy.verify != SESSION_VERIFY_NOTHING) trust_add(e, c);
+  struct tls *context;
+  struct failure said;
+  if (*policy->name && !name_check(policy->name, why)) return 0;
+  if (policy->verify != SESSION_VERIFY_NAME) tls_config_insecure_noverifyname(c);
+  if (policy->verify == SESSION_VERIFY_NOTHING) tls_config_insecure_noverifycert(c);
+  if (policy->staple) tls_config_ocsp_require_stapling(c);
+  if (config_use(c, &context, 0, &said)) return context;
+  settings_refuse(0, said.reason, why);
+  return 0;
 }
 
-void settings_load(struct engine *e, struct settings *settings)
+struct tls *settings_context(struct settings const *s, struct session_policy const *policy,
+  struct failure *why)
 {
-  struct tls_config *c = config_new(e);
-  char const *ciphers = getenv("TLS_CIPHERS");
-  set(e, c, "TLS_PROTOCOLS", getenv("TLS_PROTOCOLS"), &set_protocols);
-  set(e, c, "TLS_CIPHERS", ciphers ? ciphers : default_ciphers, &tls_config_set_ciphers);
-  set(e, c, "TLS_CURVES", getenv("TLS_CURVES"), &tls_config_set_ecdhecurves);
-  set(e, c, "TLS_ALPN", getenv("TLS_ALPN"), &tls_config_set_alpn);
-  if (e->start.policy.role == SESSION_CLIENT)
-  {
-    client(e, c);
-    settings->client[e->start.policy.peercert] = c;
-    return;
-  }
-  server(e, c);
-  char const *reason = config_use(c, &settings->server[e->start.policy.peercert], 1);
-  if (reason) settings_blame(e, reason);
-  tls_config_clear_keys(c);
-  tls_config_free(c);
-}
-
-static struct tls *use_client(struct engine *e, struct tls_config *c)
-{
-  struct tls *tls;
-  if (*e->start.policy.name) check_name(e, e->start.policy.name);
-  if (e->start.policy.verify != SESSION_VERIFY_NAME) tls_config_insecure_noverifyname(c);
-  if (e->start.policy.verify == SESSION_VERIFY_NOTHING) tls_config_insecure_noverifycert(c);
-  if (e->start.policy.staple) tls_config_ocsp_require_stapling(c);
-  char const *reason = config_use(c, &tls, 0);
-  if (reason) settings_blame(e, reason);
-  tls_config_free(c);
-  return tls;
-}
-
-struct tls *settings_use(struct engine *e, struct settings const *settings)
-{
-  uint8_t i = e->start.policy.peercert;
-  if (e->start.policy.role == SESSION_CLIENT && settings->client[i])
-    return use_client(e, settings->client[i]);
-  if (e->start.policy.role == SESSION_SERVER && settings->server[i]) return settings->server[i];
-  refuse(e, "the resident engine has no settings for this: give the chain an engine of its own");
+  uint8_t i = policy->peercert;
+  if (policy->role == SESSION_CLIENT && s->client[i])
+    return client_context(s->client[i], policy, why);
+  if (policy->role == SESSION_SERVER && s->server[i]) return s->server[i];
+  failure_set(why, EXIT_TLS_CONFIG,
+    "the resident engine has no settings for this: give the chain an engine of its own");
+  return 0;
 }

@@ -1,52 +1,30 @@
 /* ISC licence: see COPYING. */
 
-/* What the files that read the settings share. A bad setting dies through engine_refuse. */
+/* The settings of an engine: the environment, and every file that it names. */
 
 #ifndef TLS_CHAIN_SETTINGS_H
 #define TLS_CHAIN_SETTINGS_H
 
-#include <stddef.h>
-#include <stdint.h>
-
 #include <tls.h>
 
-#include "engine.h"
+#include "../session/session.h"
+#include "failure.h"
 
-#define refuse(e, ...) engine_refuse((e), EXIT_TLS_CONFIG, __VA_ARGS__)
-
-/* The text of the last error of a configuration; never null. */
-extern char const *config_error(struct tls_config *);
-
-struct file
+/* By role and by what is asked of certificates; null where nothing is loaded. */
+struct settings
 {
-  uint8_t *s;
-  size_t len;
+  struct tls *server[SESSION_PEERCERT_REQUIRED + 1];        /* contexts, ready to use */
+  struct tls_config *client[SESSION_PEERCERT_REQUIRED + 1]; /* a context is made for each session */
 };
 
-/* The whole of the file that variable names; of what has no path, nothing. */
-extern struct file file_load(struct engine *, char const *variable, char const *path);
-extern void file_unload(struct file *);
+/* Loads those for the role and what is asked of certificates by a policy. */
+extern int settings_load(struct settings *, struct session_policy const *, struct failure *);
 
-/* Whether errno tells of a shortage, which is no fault of the settings. */
-extern int is_shortage(int e);
+/* The context for a session; a failure if its settings have not been loaded. */
+extern struct tls *settings_context(struct settings const *, struct session_policy const *,
+  struct failure *);
 
-/* A new, empty configuration; the caller frees it. */
-extern struct tls_config *config_new(struct engine *);
-
-/* Makes *tls of a configuration. Returns why libtls does not take it, or null. */
-extern char const *config_use(struct tls_config *, struct tls **tls, int is_server);
-
-/*
-  Adds key pairs to a configuration: all that the environment names, or the default one only.
-  Return how many.
-*/
-extern unsigned int keypairs_add(struct engine *, struct tls_config *);
-extern unsigned int keypair_add_default(struct engine *, struct tls_config *);
-
-/* Dies if one of the key pairs, by itself, is what libtls does not take. */
-extern void keypairs_blame(struct engine *);
-
-/* Adds trust anchors and the revocation list to a configuration. */
-extern void trust_add(struct engine *, struct tls_config *);
+/* The sentence for settings that libtls refuses as a whole, for reason; names the file. */
+extern int settings_refuse(int is_server, char const *reason, struct failure *);
 
 #endif

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "engine.h"
+#include "text.h"
 
 void text_join(char *to, size_t max, char const *const *parts)
 {

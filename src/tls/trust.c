@@ -1,14 +1,22 @@
 /* ISC licence: see COPYING. */
 
+#include <skalibs/nonposix.h>
+
+#include <sys/stat.h>
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include <skalibs/bytestr.h>
 #include <skalibs/stralloc.h>
 
-#include "settings.h"
+#include "config.h"
+#include "file.h"
+#include "pem.h"
+#include "text.h"
+#include "trust.h"
 
 /* The entries of a hashed directory (openssl rehash): eight hexadecimal digits, a dot, a number. */
 static int is_hashed(char const *s)
@@ -17,73 +25,101 @@ static int is_hashed(char const *s)
     && s[9 + strspn(s + 9, "0123456789")] == 0;
 }
 
-static DIR *open_cadir(struct engine *e, char const *dir)
+/* Calls f with the path of each hashed entry, until one fails; that there is none is a failure. */
+static int cadir_each(char const *dir, int (*f)(char const *, void *, struct failure *), void *arg,
+  struct failure *why)
 {
+  char path[PATH_MAX];
+  int ok = 1, found = 0;
   DIR *d = opendir(dir);
-  if (!d) engine_refuse(e, is_shortage(errno) ? EXIT_SYSTEM : EXIT_TLS_CONFIG,
-    "unable to open CADIR ", dir, ": ", strerror(errno));
-  return d;
+  if (!d) return failure_set(why, file_failure_code(errno), "unable to open CADIR ", dir, ": ",
+    strerror(errno));
+  for (struct dirent *entry; ok && (entry = readdir(d)); )
+  {
+    if (!is_hashed(entry->d_name)) continue;
+    found = 1;
+    TEXT_JOIN(path, dir, "/", entry->d_name);
+    ok = f(path, arg, why);
+  }
+  closedir(d);
+  if (ok && !found) ok = failure_set(why, EXIT_TLS_CONFIG, "unable to use CADIR ", dir,
+    ": no certificate in it is named by hash: run openssl rehash on it");
+  return ok;
 }
 
-static void use_ca(struct engine *e, struct tls_config *c, char const *path, char *s, size_t len)
+static int anchors_use(struct tls_config *c, char const *path, char const *s, size_t len,
+  struct failure *why)
 {
-  if (tls_config_set_ca_mem(c, (uint8_t *)s, len) < 0)
-    refuse(e, "unable to use CAFILE ", path, ": ", config_error(c));
+  if (tls_config_set_ca_mem(c, (uint8_t const *)s, len) == 0) return 1;
+  return failure_set(why, EXIT_TLS_CONFIG, "unable to use CAFILE ", path, ": ",
+    config_error(c));
+}
+
+static int cadir_append(char const *path, void *arg, struct failure *why)
+{
+  struct file f;
+  if (!file_load(&f, "CADIR", path, why)) return 0;
+  int ok = stralloc_cats(arg, "\n") && stralloc_catb(arg, (char *)f.s, f.len);
+  file_unload(&f);
+  return ok || failure_sys(why, "unable to read CADIR");
 }
 
 /* libtls takes a file or a directory. For both, the file is read and after it the directory. */
-static void trust_both(struct engine *e, struct tls_config *c, char const *file, char const *dir)
+static int trust_both(struct tls_config *c, char const *path, char const *dir, struct failure *why)
 {
   stralloc all = STRALLOC_ZERO;
-  char path[4096];
-  struct file f = file_load(e, "CAFILE", file);
-  DIR *d = open_cadir(e, dir);
-  int enough = stralloc_catb(&all, (char *)f.s, f.len);
+  struct file f;
+  if (!file_load(&f, "CAFILE", path, why)) return 0;
+  int ok = stralloc_catb(&all, (char *)f.s, f.len) || failure_sys(why, "unable to read CAFILE");
   file_unload(&f);
-  for (struct dirent *entry; (entry = readdir(d)); )
-  {
-    if (!is_hashed(entry->d_name)) continue;
-    TEXT_JOIN(path, dir, "/", entry->d_name);
-    f = file_load(e, "CADIR", path);
-    enough = enough && stralloc_cats(&all, "\n") && stralloc_catb(&all, (char *)f.s, f.len);
-    file_unload(&f);
-  }
-  closedir(d);
-  if (!enough) engine_refuse(e, EXIT_SYSTEM, "unable to read CADIR ", dir, ": out of memory");
-  use_ca(e, c, file, all.s, all.len);
+  if (ok) ok = cadir_each(dir, &cadir_append, &all, why);
+  if (ok) ok = stralloc_0(&all) || failure_sys(why, "unable to read CADIR");
+  if (ok) ok = anchors_use(c, path, all.s, all.len - 1, why);
   stralloc_free(&all);
+  return ok;
 }
 
-static void trust_file(struct engine *e, struct tls_config *c, char const *file)
+static int trust_file(struct tls_config *c, char const *path, struct failure *why)
 {
-  struct file f = file_load(e, "CAFILE", file);
-  use_ca(e, c, file, (char *)f.s, f.len);
+  struct file f;
+  if (!file_load(&f, "CAFILE", path, why)) return 0;
+  int ok = anchors_use(c, path, (char *)f.s, f.len, why);
   file_unload(&f);
+  return ok;
 }
 
-/* The directory is read certificate by certificate, as they are asked for. */
-static void trust_dir(struct engine *e, struct tls_config *c, char const *dir)
+/* A FIFO would keep the engine waiting once it is asked for. */
+static int cadir_check(char const *path, void *arg, struct failure *why)
 {
-  closedir(open_cadir(e, dir));
-  if (tls_config_set_ca_path(c, dir) < 0)
-    refuse(e, "unable to use CADIR ", dir, ": ", config_error(c));
+  struct stat st;
+  (void)arg;
+  if (stat(path, &st) < 0 || S_ISREG(st.st_mode)) return 1; /* a dangling link harms nobody */
+  return failure_set(why, EXIT_TLS_CONFIG, "unable to use CADIR: ", path, ": not a regular file");
+}
+
+/* The directory is read certificate by certificate, as they are asked for, wherever we are then. */
+static int trust_dir(struct tls_config *c, char const *dir, struct failure *why)
+{
+  char path[PATH_MAX];
+  if (!cadir_each(dir, &cadir_check, 0, why)) return 0;
+  if (!realpath(dir, path)) return failure_sys(why, "unable to find CADIR ", dir);
+  if (tls_config_set_ca_path(c, path) == 0) return 1;
+  return failure_set(why, EXIT_TLS_CONFIG, "unable to use CADIR ", dir, ": ", config_error(c));
 }
 
 /* libtls finds nothing wrong with a CRL file in which there is no CRL, and then verifies nobody. */
-static void revocation(struct engine *e, struct tls_config *c, char const *path)
+static int trust_revoke(struct tls_config *c, char const *path, struct failure *why)
 {
-  static char const begin[] = "-----BEGIN X509 CRL-----";
-  struct file f = file_load(e, "CRLFILE", path);
-  if (!path) return;
-  size_t n = sizeof begin - 1;
-  if (f.len < n || byte_search((char *)f.s, f.len, begin, n) > f.len - n)
-    refuse(e, "unable to use CRLFILE ", path, ": there is no CRL in PEM in it");
-  if (tls_config_set_crl_mem(c, f.s, f.len) < 0)
-    refuse(e, "unable to use CRLFILE ", path, ": ", config_error(c));
+  struct file f;
+  if (!path) return 1;
+  if (!file_load(&f, "CRLFILE", path, why)) return 0;
+  char const *fault = pem_fault_in_crls((char *)f.s, f.len);
+  if (!fault && tls_config_set_crl_mem(c, f.s, f.len) < 0) fault = config_error(c);
   file_unload(&f);
+  return !fault || failure_set(why, EXIT_TLS_CONFIG, "unable to use CRLFILE ", path, ": ", fault);
 }
 
-static int has_hashed(char const *dir)
+static int is_hashed_dir(char const *dir)
 {
   int found = 0;
   DIR *d = opendir(dir);
@@ -95,30 +131,55 @@ static int has_hashed(char const *dir)
 
 /*
   What the system trusts: libtls's default file, or better, as it is not read whole, the directory
-  "certs" that OpenSSL keeps beside it.
+  "certs" that OpenSSL keeps beside it. The path is compiled into libtls, and a static LibreSSL may
+  have come to a system that has neither.
 */
-static void trust_default(struct engine *e, struct tls_config *c)
+static int trust_system(struct tls_config *c, struct failure *why)
 {
-  char parent[4096], dir[4096];
-  char const *file = tls_default_ca_cert_file();
-  char const *slash = strrchr(file, '/');
-  size_t n = slash ? slash - file + 1 : 1;
-  text_join(parent, n < sizeof parent ? n : sizeof parent, (char const *const []){ file, 0 });
+  char parent[PATH_MAX], dir[PATH_MAX];
+  char const *path = tls_default_ca_cert_file();
+  char const *slash = strrchr(path, '/');
+  size_t n = slash ? slash - path + 1 : 1;
+  text_join(parent, n < sizeof parent ? n : sizeof parent, (char const *const []){ path, 0 });
   TEXT_JOIN(dir, parent, "/certs");
-  if (has_hashed(dir)) trust_dir(e, c, dir);
-  else trust_file(e, c, file);
+  if (is_hashed_dir(dir) && tls_config_set_ca_path(c, dir) == 0) return 1;
+  if (access(path, R_OK) == 0) return trust_file(c, path, why);
+  return failure_set(why, EXIT_TLS_CONFIG, "unable to read libtls's default CAFILE ", path, ": ",
+    strerror(errno), "; set CAFILE or CADIR to what the system has, for example "
+    "CADIR=/etc/ssl/certs");
 }
 
-void trust_add(struct engine *e, struct tls_config *c)
+int trust_add(struct tls_config *c, int is_server, struct failure *why)
 {
-  char const *file = getenv("CAFILE");
-  char const *dir = getenv("CADIR");
-  if (file && dir) trust_both(e, c, file, dir);
-  else if (file) trust_file(e, c, file);
-  else if (dir) trust_dir(e, c, dir);
-  else if (e->start.policy.role == SESSION_SERVER)
-    refuse(e, "neither CAFILE nor CADIR is set: nothing to verify client certificates with");
-  else trust_default(e, c);
-  revocation(e, c, getenv("CRLFILE"));
+  char const *path = getenv("CAFILE"), *dir = getenv("CADIR");
+  int ok;
+  if (path && dir) ok = trust_both(c, path, dir, why);
+  else if (path) ok = trust_file(c, path, why);
+  else if (dir) ok = trust_dir(c, dir, why);
+  else if (is_server) ok = failure_set(why, EXIT_TLS_CONFIG,
+    "neither CAFILE nor CADIR is set: nothing to verify client certificates with");
+  else ok = trust_system(c, why);
+  return ok && trust_revoke(c, getenv("CRLFILE"), why);
 }
 
+/* libtls says no more than that it could not set up its memory. */
+static char const *anchors_fault(char const *path)
+{
+  struct file f;
+  struct failure none;
+  if (!path || !file_load(&f, "CAFILE", path, &none)) return 0;
+  char const *fault = pem_fault_in_anchors((char *)f.s, f.len);
+  file_unload(&f);
+  return fault;
+}
+
+int trust_refuse(char const *reason, struct failure *why)
+{
+  char const *ca = getenv("CAFILE"), *crl = getenv("CRLFILE");
+  char const *fault = anchors_fault(ca);
+  if (!ca && !crl) return failure_set(why, EXIT_TLS_CONFIG, "unable to configure TLS: ", reason);
+  if (ca && crl && !fault) return failure_set(why, EXIT_TLS_CONFIG, "unable to use CAFILE ", ca,
+    " with CRLFILE ", crl, ": ", reason);
+  return failure_set(why, EXIT_TLS_CONFIG, "unable to use ", ca ? "CAFILE " : "CRLFILE ",
+    ca ? ca : crl, ": ", fault ? fault : reason);
+}

@@ -10,6 +10,7 @@
 import fcntl
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,12 +18,14 @@ import sys
 import tempfile
 
 from scratch import close_later, temp_dir
-from tap import SLOW, Skip, after_each, is_equal, is_true
+from tap import SLOW, Skip, after_each, is_equal, is_true, wait_for
 
 TOP = os.path.normpath(os.path.abspath(__file__) + '/../../..')
 BIN = os.path.join(TOP, 'tests', 'bin')
 PYTHON = [sys.executable, '-I', '-S', '-c']  # for an application in a line or two
 FATAL = 'tls-handshake: fatal: unable to start TLS: '
+NOT_JOINED = ('tls-engine: warning: session not joined: a stage refused it, '
+              'or tls-io is missing\n')
 
 _chains = []
 
@@ -164,9 +167,19 @@ class Chain:
             self._p.wait()
 
     def stderr(self):
-        """What is on stderr so far (and on stdout, where that is not the network)."""
+        """What is on stderr so far (and on stdout, where that is not the network), each line of
+        ours without its process number."""
+        return without_pid(self.stderr_raw())
+
+    def stderr_raw(self):
+        """The same as it was written."""
         size = os.fstat(self._err.fileno()).st_size
         return os.pread(self._err.fileno(), size, 0).decode(errors='replace')
+
+
+def without_pid(text):
+    """Text less the one process number after the name that begins a line of our programs."""
+    return re.sub(r'^(tls-[a-z-]+): pid [1-9][0-9]*(?=: )', r'\1', text, flags=re.M)
 
 
 def descriptors(table):
@@ -211,6 +224,18 @@ def dies(c, code, line):
     """The chain exits with that code, having written that line to stderr and nothing else."""
     is_equal(c.wait(), code, 'exit code')
     is_equal(c.stderr().splitlines(), [line], 'stderr')
+
+
+def unjoined(c):
+    """What is on stderr less the line of an engine whose session was refused: waits for that."""
+    wait_for(lambda: NOT_JOINED in c.stderr(), 'the engine to say that nobody joined the session')
+    return c.stderr().replace(NOT_JOINED, '')
+
+
+def dies_unjoined(c, code, line):
+    """As dies, with the handshake done before, so that the engine has its word, too."""
+    is_equal(c.wait(), code, 'exit code')
+    is_equal(unjoined(c).splitlines(), [line], 'stderr')
 
 
 def dies_of_usage(c):

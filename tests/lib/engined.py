@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import tempfile
 
-from chain import BIN, Chain, need, reason
+from chain import BIN, Chain, need, reason, without_pid
 from peer import Peer
 from pki import pki, server_env
 from proc import children_of, fds_of, is_alive
@@ -67,7 +67,8 @@ class Engine:
 
     def log(self):
         size = os.fstat(self._err.fileno()).st_size
-        return os.pread(self._err.fileno(), size, 0).decode(errors='replace').splitlines()
+        text = os.pread(self._err.fileno(), size, 0).decode(errors='replace')
+        return without_pid(text).splitlines()
 
     def wait(self, seconds=30):
         return self._p.wait(seconds * SLOW)

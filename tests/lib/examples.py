@@ -13,7 +13,7 @@ import tempfile
 import threading
 import traceback
 
-from chain import BIN, TOP, need
+from chain import BIN, TOP, need, without_pid
 from peer import Peer
 from pki import pki
 from scratch import close_later, temp
@@ -53,7 +53,8 @@ def example(*argv, input=b'', env=None, cwd=None):
         os.close(stdin)
         out.seek(0)
         err.seek(0)
-        return Result(p.returncode, out.read(), err.read().decode(errors='replace'))
+        return Result(p.returncode, out.read(),
+                      without_pid(err.read().decode(errors='replace')))
 
 
 def is_done(result, code=0):

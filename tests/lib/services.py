@@ -10,7 +10,7 @@ import socket
 import ssl
 import subprocess
 
-from chain import BIN, need
+from chain import BIN, need, without_pid
 from examples import EXAMPLES, SBIN, Daemon, free_port
 from pki import pki
 from scratch import close_later, temp_dir
@@ -109,7 +109,7 @@ class Scan:
 
     def log(self, name):
         with open('%s/logs/%s/current' % (self.dir, name)) as f:
-            return f.read()
+            return without_pid(f.read())
 
     def wait_log(self, name, pattern):
         def found():

@@ -1,0 +1,31 @@
+/* ISC licence: see COPYING. */
+
+/* The key pairs that the environment names: KEYFILE, CERTFILE, OCSPFILE, KEYFILE:name... */
+
+#ifndef TLS_CHAIN_KEYPAIRS_H
+#define TLS_CHAIN_KEYPAIRS_H
+
+#include <tls.h>
+
+#include "failure.h"
+
+/*
+  Adds them to a configuration: the default one first, then those with a name in full, then the
+  wildcards, each kind by name: libtls serves the first that is good for the name that a client
+  asks for, and the order of an environment means nothing. That there is none is a failure.
+*/
+extern int keypairs_add(struct tls_config *, struct failure *);
+
+/* Adds the default one, which a client shows. */
+extern int keypairs_add_default(struct tls_config *, struct failure *);
+
+/*
+  Whether each of the key pairs that were added, by itself, is one that libtls takes; if not, the
+  failure names its files, and says what is wrong with them. libtls does not tell which it is.
+*/
+extern int keypairs_check(int only_default, struct failure *);
+
+/* Whether the environment has a pair for name, which is in lower case. */
+extern int keypairs_know_name(char const *name);
+
+#endif

@@ -1,0 +1,127 @@
+/* ISC licence: see COPYING. */
+
+#include <string.h>
+#include <time.h>
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include <skalibs/bytestr.h>
+
+#include "pem.h"
+
+static size_t count_of(char const *s, size_t len, char const *what)
+{
+  size_t n = strlen(what), found = 0;
+  for (;;)
+  {
+    size_t i = len < n ? len : byte_search(s, len, what, n);
+    if (i + n > len) return found;
+    found++;
+    s += i + n;
+    len -= i + n;
+  }
+}
+
+/* What there is instead of a begin line, in a file that should have one. */
+static char const *fault_of_form(char const *s, size_t len, char const *what, char const *otherwise)
+{
+  char end[64] = "-----END ";
+  if (len > 1 && s[0] == 0x30 && s[1] & 0x80) return "it is in DER, not in PEM";
+  if (count_of(s, len, "-----BEGIN PKCS7-----")) return "it is in PKCS #7, not in PEM blocks";
+  if (!count_of(s, len, what)) return otherwise;
+  strcat(end, what + strlen("-----BEGIN "));
+  return count_of(s, len, what) > count_of(s, len, end) ? "it is cut off in a PEM block" : 0;
+}
+
+static X509 *cert_next(BIO *b)
+{
+  X509 *x = PEM_read_bio_X509(b, 0, 0, 0);
+  ERR_clear_error();
+  return x;
+}
+
+/* Which certificate of a file the key belongs to, counted from 0; -1 if to none. */
+static int cert_of_key(BIO *b, EVP_PKEY *key)
+{
+  int found = -1;
+  X509 *x;
+  for (int i = 0; found < 0 && (x = cert_next(b)); i++)
+  {
+    if (X509_check_private_key(x, key) == 1) found = i;
+    X509_free(x);
+  }
+  ERR_clear_error();
+  return found;
+}
+
+static int no_password(char *s, int size, int rw, void *arg)
+{
+  (void)s, (void)size, (void)rw, (void)arg;
+  return -1;
+}
+
+static char const *fault_of_key(BIO *cert, BIO *keys)
+{
+  char const *fault = 0;
+  EVP_PKEY *key = PEM_read_bio_PrivateKey(keys, 0, &no_password, 0);
+  ERR_clear_error();
+  if (!key) return "the private key cannot be read";
+  int i = cert_of_key(cert, key);
+  if (i > 0) fault = "the key's certificate is not the first one: put it before its authority's";
+  if (i < 0) fault = "the key is not that of the certificate";
+  if (!i && EVP_PKEY_base_id(key) == EVP_PKEY_RSA && EVP_PKEY_bits(key) < 2048)
+    fault = "the RSA key is too short: it takes 2048 bits or more";
+  EVP_PKEY_free(key);
+  return fault;
+}
+
+char const *pem_fault_in_pair(char const *cert, size_t certlen, char const *key, size_t keylen)
+{
+  char const *fault = fault_of_form(cert, certlen, "-----BEGIN CERTIFICATE-----",
+    "there is no certificate in PEM in CERTFILE");
+  if (fault) return fault;
+  if (count_of(key, keylen, "ENCRYPTED"))
+    return "the private key is encrypted: store it without a passphrase (openssl pkey)";
+  if (!count_of(key, keylen, "PRIVATE KEY-----"))
+    return "there is no private key in PEM in KEYFILE";
+  BIO *b = BIO_new_mem_buf(cert, certlen), *k = BIO_new_mem_buf(key, keylen);
+  if (b && k) fault = fault_of_key(b, k);
+  BIO_free(b);
+  BIO_free(k);
+  return fault;
+}
+
+char const *pem_fault_in_anchors(char const *s, size_t len)
+{
+  char const begin[] = "-----BEGIN CERTIFICATE-----";
+  char const *fault = fault_of_form(s, len, begin, "there is no certificate in PEM in it");
+  if (fault) return fault;
+  size_t n = 0;
+  X509 *x;
+  BIO *b = BIO_new_mem_buf(s, len);
+  for (; b && (x = cert_next(b)); n++) X509_free(x);
+  BIO_free(b);
+  return b && n < count_of(s, len, begin) ? "a certificate in it cannot be read" : 0;
+}
+
+char const *pem_fault_in_crls(char const *s, size_t len)
+{
+  return fault_of_form(s, len, "-----BEGIN X509 CRL-----", "there is no CRL in PEM in it");
+}
+
+char const *pem_cert_is_untimely(char const *s, size_t len)
+{
+  char const *fault = 0;
+  BIO *b = BIO_new_mem_buf(s, len);
+  X509 *x = b ? cert_next(b) : 0;
+  BIO_free(b);
+  if (!x) return 0;
+  if (X509_cmp_current_time(X509_get0_notAfter(x)) < 0) fault = "has expired";
+  else if (X509_cmp_current_time(X509_get0_notBefore(x)) > 0) fault = "is not valid yet";
+  X509_free(x);
+  return fault;
+}

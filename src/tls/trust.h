@@ -1,0 +1,21 @@
+/* ISC licence: see COPYING. */
+
+/* Whom to trust: CAFILE, CADIR, CRLFILE, or what the system trusts. */
+
+#ifndef TLS_CHAIN_TRUST_H
+#define TLS_CHAIN_TRUST_H
+
+#include <tls.h>
+
+#include "failure.h"
+
+/*
+  Adds trust anchors and revocation lists to a configuration. A server must have been told whom to
+  trust; a client trusts whom the system trusts where it has not been.
+*/
+extern int trust_add(struct tls_config *, int is_server, struct failure *);
+
+/* The sentence for a configuration with them that libtls refuses, for reason. */
+extern int trust_refuse(char const *reason, struct failure *);
+
+#endif
