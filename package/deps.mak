@@ -7,12 +7,14 @@ src/session/session_pack.o: src/session/session_pack.c src/session/session.h
 src/chain/chain_engine.o: src/chain/chain_engine.c src/chain/chain.h src/session/session.h
 src/chain/chain_env.o: src/chain/chain_env.c src/chain/chain.h src/session/session.h
 src/chain/chain_fd.o: src/chain/chain_fd.c src/chain/chain.h src/session/session.h
+src/chain/chain_network.o: src/chain/chain_network.c src/chain/chain.h src/session/session.h
+src/chain/chain_peer.o: src/chain/chain_peer.c src/chain/chain.h src/session/session.h
 src/chain/chain_spawn.o: src/chain/chain_spawn.c src/chain/chain.h src/session/session.h
-src/chain/tls-await.o: src/chain/tls-await.c src/chain/chain.h src/session/session.h
-src/chain/tls-ctl-open.o: src/chain/tls-ctl-open.c src/chain/chain.h src/session/session.h
-src/chain/tls-ctl-start.o: src/chain/tls-ctl-start.c src/chain/chain.h src/session/session.h
-src/chain/tls-handshake.o: src/chain/tls-handshake.c src/chain/chain.h src/session/session.h
-src/chain/tls-io.o: src/chain/tls-io.c src/chain/chain.h src/session/session.h
+src/chain/tls-await.o: src/chain/tls-await.c src/chain/chain.h src/session/progname.h src/session/session.h
+src/chain/tls-ctl-open.o: src/chain/tls-ctl-open.c src/chain/chain.h src/session/progname.h src/session/session.h
+src/chain/tls-ctl-start.o: src/chain/tls-ctl-start.c src/chain/chain.h src/session/progname.h src/session/session.h
+src/chain/tls-handshake.o: src/chain/tls-handshake.c src/chain/chain.h src/session/progname.h src/session/session.h
+src/chain/tls-io.o: src/chain/tls-io.c src/chain/chain.h src/session/progname.h src/session/session.h
 src/tls/config.o: src/tls/config.c src/session/session.h src/tls/config.h src/tls/failure.h
 src/tls/confine.o: src/tls/confine.c src/session/session.h src/tls/confine.h src/tls/failure.h
 src/tls/connection.o: src/tls/connection.c src/session/session.h src/tls/buf.h src/tls/connection.h src/tls/failure.h src/tls/network.h
@@ -39,15 +41,15 @@ tests/unit/session.o: tests/unit/session.c src/session/session.h
 tests/fuzz/replay.o: tests/fuzz/replay.c
 tests/fuzz/session.o: tests/fuzz/session.c src/session/session.h
 
-OBJECTS_tls-ctl-open := src/chain/tls-ctl-open.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_spawn.o src/session/session_facts.o
+OBJECTS_tls-ctl-open := src/chain/tls-ctl-open.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/chain/chain_spawn.o src/session/session_facts.o src/session/progname.o
 LIBS_tls-ctl-open = $(LIB_EXECLINE) $(LIB_SKALIBS) $(LIB_SOCKET)
-OBJECTS_tls-await := src/chain/tls-await.o src/chain/chain_env.o src/chain/chain_fd.o src/session/session_facts.o
+OBJECTS_tls-await := src/chain/tls-await.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/session/session_facts.o src/session/progname.o
 LIBS_tls-await = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-handshake := src/chain/tls-handshake.o src/chain/chain_engine.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_spawn.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-handshake := src/chain/tls-handshake.o src/chain/chain_engine.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/chain/chain_peer.o src/chain/chain_spawn.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o src/session/progname.o
 LIBS_tls-handshake = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-io := src/chain/tls-io.o src/chain/chain_env.o src/chain/chain_fd.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-io := src/chain/tls-io.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o src/session/progname.o
 LIBS_tls-io = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_env.o src/chain/chain_fd.o src/session/session_facts.o
+OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/session/session_facts.o src/session/progname.o
 LIBS_tls-ctl-start = $(LIB_SKALIBS) $(LIB_SOCKET)
 OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/crash.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/inherit.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engine = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)

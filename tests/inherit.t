@@ -136,10 +136,10 @@ def _():
                 (['tls-ctl-open', '', 'true'], 100, 'empty block'),
                 (delayed(['true'], ['nonesuch']), 127, 'unable to exec the TLS side nonesuch'),
                 (delayed(['nonesuch'], ['true']), 127, 'unable to exec nonesuch'),
-                (['tls-await', 'true'], 100, 'TLS_CTLFD not set'),
+                (['tls-await', 'true'], 100, 'TLS_CTLFD is not set'),
                 ([*HANDSHAKE, '-y', 'true'], 96, 'neither CAFILE nor CADIR'),
                 (['tls-handshake'], 100, 'usage'),
-                (['tls-io', 'true'], 100, 'TLS_SESSIONFD not set')):
+                (['tls-io', 'true'], 100, 'TLS_SESSIONFD is not set')):
             record, c = without(closed, argv)
             read_to_end(record)
             record.close()
@@ -180,7 +180,8 @@ def _():
         client, server = tcp_pair()
         c = Chain(['tls-handshake', 'true'], server, env=server_env(),
                   preexec=lambda: os.close(closed))
-        dies(c, 100, 'tls-handshake: fatal: unable to use the network: Bad file descriptor')
+        dies(c, 100, 'tls-handshake: fatal: unable to use descriptor %d as the network: '
+             'Bad file descriptor' % closed)
 
 
 @test('with 2 closed, so it is in the program of tls-ctl-start, which has the session on 0 and 1')

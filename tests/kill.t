@@ -163,7 +163,7 @@ DELAYED = {
     'plain': {'tls-await': [20], 'application': KILLED},
     'waiting': {'tls-handshake': [10, 20], 'tls-engine': [10], 'application': KILLED},
     'middle': {'tls-handshake': [10, 20], 'tls-engine': [10], 'application': KILLED},
-    'between': {'policy': [10, 20], 'tls-engine': [10, 20], 'application': KILLED},
+    'between': {'policy': [10, 20], 'tls-engine': [0, 11], 'application': KILLED},
     'idle': {'tls-io': [0], 'tls-engine': [0, 11], 'application': KILLED},
     'busy': {'tls-io': [0, 11], 'tls-engine': [0, 11], 'application': KILLED},
 }

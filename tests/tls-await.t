@@ -38,12 +38,15 @@ def _():
 
 @test('TLS_CTLFD that is missing, no number, or not open: 100, one line')
 def _():
-    dies(Chain(['tls-await', 'echo', 'ran']), 100, 'tls-await: fatal: TLS_CTLFD not set')
-    for bad in '', 'x', '-1', '3x', ' 3', '2147483648', '99999999999999999999':
+    dies(Chain(['tls-await', 'echo', 'ran']), 100,
+         'tls-await: fatal: TLS_CTLFD is not set: tls-await goes after tls-ctl-open')
+    dies(Chain(['tls-await', 'echo', 'ran'], env={'TLS_CTLFD': ''}), 100,
+         'tls-await: fatal: TLS_CTLFD is set, but empty')
+    for bad in 'x', '-1', '3x', ' 3', '2147483648', '99999999999999999999':
         dies(Chain(['tls-await', 'echo', 'ran'], env={'TLS_CTLFD': bad}), 100,
-             'tls-await: fatal: invalid $TLS_CTLFD')
+             'tls-await: fatal: TLS_CTLFD is not a number')
     dies(Chain(['tls-await', 'echo', 'ran'], env={'TLS_CTLFD': '77'}), 100,
-         'tls-await: fatal: invalid $TLS_CTLFD=77: Bad file descriptor')
+         'tls-await: fatal: unable to use TLS_CTLFD=77: Bad file descriptor')
 
 
 @test('y: closes the control socket, unsets TLS_CTLFD and runs the program')

@@ -285,9 +285,11 @@ def _():
 @test('a variable that is missing, no number, or not open: 100, nothing is asked, nothing is run')
 def _():
     for n in UCSPI_FDS:
-        for bad, reason in ((None, '%s not set' % n), ('', 'invalid $' + n), ('x', 'invalid $' + n),
-                            ('-1', 'invalid $' + n), ('99999999999', 'invalid $' + n),
-                            ('77', 'invalid $%s=77: Bad file descriptor' % n)):
+        for bad, reason in (
+                (None, '%s is not set: tls-ctl-start goes after tls-ctl-open' % n),
+                ('', '%s is set, but empty' % n), ('x', '%s is not a number' % n),
+                ('-1', '%s is not a number' % n), ('99999999999', '%s is not a number' % n),
+                ('77', 'unable to use %s=77: Bad file descriptor' % n)):
             t = TLSSide('echo', 'ran', env={n: bad})
             dies(t.c, 100, 'tls-ctl-start: fatal: ' + reason)
             is_equal(t.ctl.recv(10), b'', 'what was asked')

@@ -54,9 +54,11 @@ def _():
 
 @test('descriptors that are not open: 100, one line')
 def _():
-    for options in ['-6', '77'], ['-7', '77'], ['-6', '77', '-7', '78'], ['-c', '-n']:
+    for options, fd in (['-6', '77'], 77), (['-7', '77'], 77), (['-6', '77', '-7', '78'], 77), \
+            (['-c', '-n'], 6):
         c = Chain(['tls-handshake', *options, 'echo', 'ran'])
-        dies(c, 100, 'tls-handshake: fatal: unable to use the network: Bad file descriptor')
+        dies(c, 100, 'tls-handshake: fatal: unable to use descriptor %d as the network: '
+             'Bad file descriptor' % fd)
     c = Chain(['tls-handshake', '-C', '77', 'echo', 'ran'])
     dies(c, 100, 'tls-handshake: fatal: unable to use the descriptor of -C: Bad file descriptor')
 

@@ -50,17 +50,19 @@ def _():
 def _():
     for n in 'TLS_SESSIONFD', 'TLS_NETRFD', 'TLS_NETWFD':
         _, c = io_on_socket(**{n: None})
-        dies(c, 100, 'tls-io: fatal: %s not set' % n)
+        dies(c, 100, 'tls-io: fatal: %s is not set: tls-io goes after tls-handshake' % n)
     _, c = io_on_socket(TLS_PLAINRFD='0')
-    dies(c, 100, 'tls-io: fatal: TLS_PLAINWFD not set')
+    dies(c, 100, 'tls-io: fatal: TLS_PLAINWFD is not set: tls-io goes after tls-ctl-open')
     for n in 'TLS_SESSIONFD', 'TLS_NETRFD', 'TLS_NETWFD', 'TLS_PLAINRFD', 'TLS_CTLFD':
-        for bad in '', 'x', '-1', '1x', '99999999999':
+        for bad in 'x', '-1', '1x', '99999999999':
             _, c = io_on_socket(**{n: bad})
-            dies(c, 100, 'tls-io: fatal: invalid $' + n)
+            dies(c, 100, 'tls-io: fatal: %s is not a number' % n)
+        _, c = io_on_socket(**{n: ''})
+        dies(c, 100, 'tls-io: fatal: %s is set, but empty' % n)
         _, c = io_on_socket(**{n: '77'})
-        dies(c, 100, 'tls-io: fatal: invalid $%s=77: Bad file descriptor' % n)
+        dies(c, 100, 'tls-io: fatal: unable to use %s=77: Bad file descriptor' % n)
     _, c = io_on_socket(TLS_PLAINRFD='0', TLS_PLAINWFD='77')
-    dies(c, 100, 'tls-io: fatal: invalid $TLS_PLAINWFD=77: Bad file descriptor')
+    dies(c, 100, 'tls-io: fatal: unable to use TLS_PLAINWFD=77: Bad file descriptor')
 
 
 @test('one descriptor for both directions cannot be replaced by two pipes: 100')
@@ -74,12 +76,12 @@ def _():
     engine, c = io_on_socket()
     engine.recv(100)
     engine.close()
-    dies(c, 98, 'tls-io: fatal: the engine is gone')
+    dies(c, 98, 'tls-io: fatal: the engine exited unexpectedly')
     engine, ours = unix_pair()
     engine.close()
     c = Chain(['tls-io', 'echo', 'ran'], pass_fds=[ours.fileno()],
               env={'TLS_SESSIONFD': str(ours.fileno()), 'TLS_NETRFD': '0', 'TLS_NETWFD': '1'})
-    dies(c, 98, 'tls-io: fatal: the engine is gone')
+    dies(c, 98, 'tls-io: fatal: the engine exited unexpectedly')
 
 
 @test('an engine that talks nonsense: 98, and the program is not run')
@@ -89,7 +91,7 @@ def _():
         engine, c = io_on_socket()
         engine.recv(100)
         engine.send(said)
-        dies(c, 98, 'tls-io: fatal: malformed message of the engine')
+        dies(c, 98, 'tls-io: fatal: malformed message from the engine')
 
 
 # Sessions
@@ -233,7 +235,7 @@ def _():
         peer.shutdown()
         is_equal(c.wait(), 98)
         is_equal(c.stderr(),
-                 'tls-io: warning: session cut: the peer ended without close_notify\n')
+                 'tls-io: warning: session truncated: the peer ended without close_notify\n')
 
 
 @test('-w: 98 for a session that failed, and why')
@@ -256,7 +258,7 @@ def _():
     peer, c = session(['-w'])
     is_echoed(peer)
     os.kill(wait_engine()[0], signal.SIGKILL)
-    dies(c, 98, 'tls-io: fatal: the engine is gone')
+    dies(c, 98, 'tls-io: fatal: the engine exited unexpectedly')
 
 
 @test('-w: 98 if the peer resets the connection')

@@ -1,7 +1,6 @@
 /* ISC licence: see COPYING. */
 
 #include <errno.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <skalibs/djbunix.h>
@@ -55,8 +54,7 @@ static int engine_connect(char const *path, tain const *deadline, char const **s
   return -1;
 }
 
-int chain_engine_open(tain const *deadline, char const **step)
+int chain_engine_open(char const *path, tain const *deadline, char const **step)
 {
-  char const *path = getenv("TLS_ENGINE");
   return path ? engine_connect(path, deadline, step) : engine_spawn(step);
 }

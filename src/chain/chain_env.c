@@ -1,6 +1,7 @@
 /* ISC licence: see COPYING. */
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -9,7 +10,6 @@
 #include <skalibs/strerr.h>
 #include <skalibs/types.h>
 
-#include "../session/session.h"
 #include "chain.h"
 
 static char const *const settings[] =
@@ -21,11 +21,12 @@ static char const *const settings[] =
 
 static char const *const named_settings[] = { "KEYFILE:", "CERTFILE:", "OCSPFILE:" };
 
-static char const *const app[] = { "SSLCTLFD", "SSLREADFD", "SSLWRITEFD" };
+static char const *const app[] = { "SSLCTLFD", "SSLREADFD", "SSLWRITEFD", "SSLNETID" };
 
 static char const *const tls[] =
 {
   "TLS_CTLFD", "TLS_PLAINRFD", "TLS_PLAINWFD", "TLS_SESSIONFD", "TLS_NETRFD", "TLS_NETWFD",
+  "TLS_NETID",
 };
 
 #define IS_ONE_OF(s, list) is_one_of((s), (list), sizeof(list) / sizeof(*(list)))
@@ -63,20 +64,36 @@ char const *chain_own_setting(void)
   return 0;
 }
 
+/* Whether modif sets or unsets the variable s. */
+static int is_modified(char const *s, char const *modif, size_t len)
+{
+  size_t n = strcspn(s, "=");
+  for (char const *end = modif + len; modif < end; modif += strlen(modif) + 1)
+    if (strcspn(modif, "=") == n && !strncmp(s, modif, n)) return 1;
+  return 0;
+}
+
 void chain_tryexec(char const *const *argv, int drop, char const *modif, size_t len)
 {
   size_t n = 0;
   char const *kept[env_len((char const *const *)environ) + 1];
   for (char const *const *p = (char const *const *)environ; *p; p++)
-    if (!is_dropped(*p, drop)) kept[n++] = *p;
+    if (!is_dropped(*p, drop) && !is_modified(*p, modif, len)) kept[n++] = *p;
   kept[n] = 0;
   mexec_fm(argv, kept, n, modif, len);
 }
 
-void chain_exec(char const *const *argv, int drop, char const *modif, size_t len)
+void chain_exec(struct chain_network const *net, char const *const *argv, int drop,
+  char const *modif, size_t len)
 {
   chain_tryexec(argv, drop, modif, len);
-  strerr_dieexec(errno == ENOENT ? 127 : 126, argv[0]);
+  chain_diesys(net, errno == ENOENT ? 127 : 126, "exec ", argv[0]);
+}
+
+void chain_forget(int drop)
+{
+  for (char **p = environ; *p; p++)
+    if (is_dropped(*p, drop)) memset(*p, 0, strlen(*p));
 }
 
 size_t chain_unset(char *s, char const *name)
@@ -86,11 +103,25 @@ size_t chain_unset(char *s, char const *name)
   return n;
 }
 
+size_t chain_set(char *s, char const *name, char const *value)
+{
+  size_t n = strlen(name), len = strlen(value) + 1;
+  memcpy(s, name, n);
+  s[n++] = '=';
+  memcpy(s + n, value, len);
+  return n + len;
+}
+
 size_t chain_setfd(char *s, char const *name, int fd)
 {
-  size_t n = chain_unset(s, name);
-  s[n - 1] = '=';
-  n += uint_fmt(s + n, fd);
-  s[n++] = 0;
-  return n;
+  char fmt[UINT_FMT];
+  fmt[uint_fmt(fmt, fd)] = 0;
+  return chain_set(s, name, fmt);
+}
+
+char const *chain_getenv(struct chain_network const *net, char const *name)
+{
+  char const *s = getenv(name);
+  if (s && !*s) chain_die(net, EXIT_USAGE, name, " is set, but empty");
+  return s;
 }

@@ -1,6 +1,5 @@
 /* ISC licence: see COPYING. */
 
-#include <sys/socket.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -14,21 +13,19 @@
 
 #include "chain.h"
 
-int chain_getfd(char const *name)
+int chain_scan(char const *s, unsigned int *n)
 {
-  unsigned int fd;
-  char const *s = getenv(name);
-  if (!s) strerr_dienotset(EXIT_USAGE, name);
-  if (!uint0_scan(s, &fd) || fd > INT_MAX) strerr_dieinvalid(EXIT_USAGE, name);
-  if (coe(fd) < 0) strerr_diefsys(EXIT_USAGE, "invalid $", name, "=", s);
-  return fd;
+  return uint0_scan(s, n) && *n <= INT_MAX;
 }
 
-unsigned int chain_number(char const *s, char const *usage)
+int chain_getfd(struct chain_network const *net, char const *name, char const *order)
 {
-  unsigned int n;
-  if (!uint0_scan(s, &n) || n > INT_MAX) strerr_dieusage(EXIT_USAGE, usage);
-  return n;
+  unsigned int fd;
+  char const *s = chain_getenv(net, name);
+  if (!s) chain_die(net, EXIT_USAGE, name, " is not set: ", order);
+  if (!chain_scan(s, &fd)) chain_die(net, EXIT_USAGE, name, " is not a number");
+  if (coe(fd) < 0) chain_diesys(net, EXIT_USAGE, "use ", name, "=", s);
+  return fd;
 }
 
 int chain_lift(int fd)
@@ -42,7 +39,7 @@ int chain_lift(int fd)
 }
 
 /* Lifts both above 2; on failure closes what is open of them. */
-static int lift(int fd[2])
+static int fds_lift(int fd[2])
 {
   for (int i = 0; i < 2; i++)
   {
@@ -58,16 +55,10 @@ static int lift(int fd[2])
 
 int chain_pipe(int fd[2])
 {
-  return pipecoe(fd) == 0 && lift(fd);
+  return pipecoe(fd) == 0 && fds_lift(fd);
 }
 
 int chain_socketpair(int fd[2])
 {
-  return ipc_pair_coe(fd) == 0 && lift(fd);
-}
-
-void chain_shutdown(int rfd, int wfd)
-{
-  shutdown(rfd, SHUT_RDWR);
-  shutdown(wfd, SHUT_RDWR);
+  return ipc_pair_coe(fd) == 0 && fds_lift(fd);
 }

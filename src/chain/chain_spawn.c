@@ -22,20 +22,20 @@ struct report
   int e;
 };
 
-static void report_error(int fd, pid_t result)
+static void error_report(int fd, pid_t result)
 {
   struct report r = { .result = result, .e = errno };
   fd_write(fd, (char *)&r, sizeof r);
   _exit(127);
 }
 
-static void become(struct chain_child const *c, int fd)
+static void child_exec(struct chain_child const *c, int fd)
 {
   for (unsigned int i = 0; i < c->n; i++)
-    if (uncoe(c->keep[i]) < 0) report_error(fd, 0);
-  if (c->input >= 0 && fd_copy(0, c->input) < 0) report_error(fd, 0);
+    if (uncoe(c->keep[i]) < 0) error_report(fd, 0);
+  if (c->input >= 0 && fd_copy(0, c->input) < 0) error_report(fd, 0);
   chain_tryexec(c->argv, c->drop, c->modif, c->modiflen);
-  report_error(fd, -1);
+  error_report(fd, -1);
 }
 
 pid_t chain_spawn(struct chain_child const *c)
@@ -46,8 +46,8 @@ pid_t chain_spawn(struct chain_child const *c)
   if (!pid)
   {
     pid_t grandchild = c->orphan ? vfork() : 0;
-    if (!grandchild) become(c, p[1]);
-    if (grandchild < 0) report_error(p[1], 0);
+    if (!grandchild) child_exec(c, p[1]);
+    if (grandchild < 0) error_report(p[1], 0);
     _exit(0);
   }
   struct report r = { .result = pid, .e = errno };

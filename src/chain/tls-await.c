@@ -1,15 +1,14 @@
 /* ISC licence: see COPYING. */
 
-#include <errno.h>
+#include <stdlib.h>
 
 #include <skalibs/allreadwrite.h>
 #include <skalibs/djbunix.h>
 #include <skalibs/iopause.h>
 #include <skalibs/sgetopt.h>
-#include <skalibs/strerr.h>
 #include <skalibs/tai.h>
-#include <skalibs/types.h>
 
+#include "../session/progname.h"
 #include "chain.h"
 
 #define USAGE "tls-await [ -c ] [ -t ms ] [ -r ] prog..."
@@ -24,7 +23,7 @@ enum command
   FAILED, /* errno is set */
 };
 
-static enum command await_command(int fd, unsigned int ms)
+static enum command command_await(int fd, unsigned int ms)
 {
   char s[2];
   iopause_fd x = { .fd = fd, .events = IOPAUSE_READ };
@@ -46,39 +45,42 @@ static enum command await_command(int fd, unsigned int ms)
 
 int main(int argc, char const *const *argv)
 {
+  char prog[PROGNAME_SIZE], unset[16];
   unsigned int ms = 0;
-  int required = 0, client = 0;
-  PROG = "tls-await";
+  int required = 0, bad = 0;
+  struct chain_network net = CHAIN_SERVER;
+  progname_set(prog, "tls-await", "");
   subgetopt l = SUBGETOPT_ZERO;
   for (int opt; (opt = subgetopt_r(argc, argv, "ct:r", &l)) != -1; )
     switch (opt)
     {
-      case 'c': client = 1; break;
-      case 't': ms = chain_number(l.arg, USAGE); break;
+      case 'c': net = CHAIN_CLIENT; break;
+      case 't': bad |= !chain_scan(l.arg, &ms); break;
       case 'r': required = 1; break;
-      default: strerr_dieusage(EXIT_USAGE, USAGE);
+      default: bad = 1;
     }
   argc -= l.ind;
   argv += l.ind;
-  if (!argc) strerr_dieusage(EXIT_USAGE, USAGE);
+  chain_unlog(&net);
+  if (bad || !argc) chain_dieusage(&net, USAGE);
+  if (getenv("TLS_SESSIONFD"))
+    chain_die(&net, EXIT_USAGE, "TLS_SESSIONFD is set: tls-await goes before tls-handshake");
 
-  int fd = chain_getfd("TLS_CTLFD");
-  enum command command = await_command(fd, ms);
-  if (command == COMMAND_NO_REPLY) chain_exec(argv, 0, "TLS_CTLFD", sizeof "TLS_CTLFD");
-  if (command == COMMAND_REPLY)
+  /* Only an application that has not asked may go on in plaintext, and only without -r. */
+  int fd = chain_getfd(&net, "TLS_CTLFD", "tls-await goes after tls-ctl-open");
+  switch (command_await(fd, ms))
   {
-    if (uncoe(fd) < 0) strerr_diefusys(EXIT_SYSTEM, "hand on the control socket");
-    chain_exec(argv, 0, 0, 0);
+    case COMMAND_NO_REPLY: chain_exec(&net, argv, 0, unset, chain_unset(unset, "TLS_CTLFD"));
+    case COMMAND_REPLY:
+      if (uncoe(fd) < 0) chain_diesys(&net, EXIT_SYSTEM, "hand on the control socket");
+      chain_exec(&net, argv, 0, 0, 0);
+    case FAILED: chain_diesys(&net, EXIT_SYSTEM, "read from the control socket");
+    case NO_COMMAND: chain_die(&net, EXIT_USAGE, "invalid command on the control socket");
+    case TIMED_OUT:
+      chain_die(required ? &net : 0, EXIT_HANDSHAKE,
+        "timed out: the application did not ask for TLS");
+    default:
+      if (!required) return 0;
+      chain_die(&net, EXIT_HANDSHAKE, "TLS is required: the application declined it");
   }
-  int e = errno;
-  if (required) chain_shutdown(client ? 6 : 0, client ? 7 : 1);
-  errno = e;
-  switch (command)
-  {
-    case FAILED: strerr_diefusys(EXIT_SYSTEM, "read from the control socket");
-    case NO_COMMAND: strerr_dief(EXIT_USAGE, "invalid command on the control socket");
-    case TIMED_OUT: strerr_dief(EXIT_HANDSHAKE, "timed out: the application did not ask for TLS");
-    default: if (!required) return 0;
-  }
-  strerr_dief(EXIT_HANDSHAKE, "TLS is required: the application declined it");
 }

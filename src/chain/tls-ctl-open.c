@@ -4,73 +4,80 @@
 
 #include <skalibs/djbunix.h>
 #include <skalibs/sgetopt.h>
-#include <skalibs/strerr.h>
 
 #include <execline/execline.h>
 
+#include "../session/progname.h"
 #include "chain.h"
 
 #define USAGE "tls-ctl-open [ -Z ] [ -D ] { tlsside... } prog..."
 
-/* One side: its three descriptors, and the variables that tell their numbers. */
+/* One side: its three descriptors, and the variables that tell their numbers, and the network. */
 struct side
 {
   int fd[3];
-  char modif[128];
+  char modif[128 + CHAIN_NETID_SIZE];
   size_t len;
 };
 
-static void side_name(struct side *s, char const *ctl, char const *r, char const *w)
+static void side_name(struct side *s, char const *const *names, char const *netid)
 {
-  s->len = chain_setfd(s->modif, ctl, s->fd[0]);
-  s->len += chain_setfd(s->modif + s->len, r, s->fd[1]);
-  s->len += chain_setfd(s->modif + s->len, w, s->fd[2]);
+  for (int i = 0; i < 3; i++) s->len += chain_setfd(s->modif + s->len, names[i], s->fd[i]);
+  if (*netid) s->len += chain_set(s->modif + s->len, names[3], netid);
 }
 
-static void channels(struct side *tls, struct side *app)
+static void sides_open(struct side *tls, struct side *app, char const *netid)
 {
+  static char const *const tls_names[] = { "TLS_CTLFD", "TLS_PLAINRFD", "TLS_PLAINWFD",
+    "TLS_NETID" };
+  static char const *const app_names[] = { "SSLCTLFD", "SSLREADFD", "SSLWRITEFD", "SSLNETID" };
   int ctl[2], up[2], down[2];
-  if (!chain_socketpair(ctl)) strerr_diefusys(EXIT_SYSTEM, "create control socket");
-  if (!chain_pipe(up) || !chain_pipe(down)) strerr_diefusys(EXIT_SYSTEM, "create pipe");
+  if (!chain_socketpair(ctl)) chain_diesys(0, EXIT_SYSTEM, "create control socket");
+  if (!chain_pipe(up) || !chain_pipe(down)) chain_diesys(0, EXIT_SYSTEM, "create pipe");
   *tls = (struct side){ .fd = { ctl[0], down[0], up[1] } };
   *app = (struct side){ .fd = { ctl[1], up[0], down[1] } };
-  side_name(tls, "TLS_CTLFD", "TLS_PLAINRFD", "TLS_PLAINWFD");
-  side_name(app, "SSLCTLFD", "SSLREADFD", "SSLWRITEFD");
+  side_name(tls, tls_names, netid);
+  side_name(app, app_names, netid);
 }
 
 int main(int argc, char const **argv)
 {
+  char prog[PROGNAME_SIZE], netid[CHAIN_NETID_SIZE];
   struct side tls, app;
-  int settings = CHAIN_SETTINGS, orphan = 1;
-  PROG = "tls-ctl-open";
+  int settings = CHAIN_SETTINGS, orphan = 1, bad = 0;
+  struct chain_network net = chain_network_find();
+  progname_set(prog, "tls-ctl-open", "");
+  chain_unlog(&net);
   subgetopt l = SUBGETOPT_ZERO;
   for (int opt; (opt = subgetopt_r(argc, argv, "ZD", &l)) != -1; )
     switch (opt)
     {
       case 'Z': settings = 0; break;
       case 'D': orphan = 0; break;
-      default: strerr_dieusage(EXIT_USAGE, USAGE);
+      default: bad = 1;
     }
   argc -= l.ind;
   argv += l.ind;
 
   int n = el_semicolon(argv);
-  if (!argc) strerr_dieusage(EXIT_USAGE, USAGE);
-  if (!n) strerr_dief(EXIT_USAGE, "empty block");
-  if (n >= argc) strerr_dief(EXIT_USAGE, "unterminated block");
-  if (n + 1 == argc) strerr_dief(EXIT_USAGE, "no program after the block");
+  if (bad || !argc) chain_dieusage(0, USAGE);
+  if (!n) chain_die(0, EXIT_USAGE, "empty block");
+  if (n >= argc) chain_die(0, EXIT_USAGE, "unterminated block");
+  if (n + 1 == argc) chain_die(0, EXIT_USAGE, "no program after the block");
   argv[n] = 0;
 
-  channels(&tls, &app);
+  /* of pipes there are two, and a program may be in one for another reason: not a name for both */
+  if (!chain_is_socket(net.rfd) || !chain_netid(netid, net.rfd)) netid[0] = 0;
+  sides_open(&tls, &app, netid);
   struct chain_child child =
   {
     .argv = argv, .drop = CHAIN_APP | CHAIN_TLS, .modif = tls.modif, .modiflen = tls.len,
     .keep = tls.fd, .n = 3, .input = -1, .orphan = orphan,
   };
   pid_t pid = chain_spawn(&child);
-  if (!pid) strerr_diefusys(EXIT_SYSTEM, "start the TLS side");
-  if (pid < 0) strerr_diefusys(errno == ENOENT ? 127 : 126, "exec the TLS side ", argv[0]);
+  if (!pid) chain_diesys(0, EXIT_SYSTEM, "start the TLS side");
+  if (pid < 0) chain_diesys(0, errno == ENOENT ? 127 : 126, "exec the TLS side ", argv[0]);
   for (int i = 0; i < 3; i++)
-    if (uncoe(app.fd[i]) < 0) strerr_diefusys(EXIT_SYSTEM, "hand on a descriptor");
-  chain_exec(argv + n + 1, settings | CHAIN_FACTS | CHAIN_APP | CHAIN_TLS, app.modif, app.len);
+    if (uncoe(app.fd[i]) < 0) chain_diesys(0, EXIT_SYSTEM, "hand on a descriptor");
+  chain_exec(0, argv + n + 1, settings | CHAIN_FACTS | CHAIN_APP | CHAIN_TLS, app.modif, app.len);
 }

@@ -1,6 +1,7 @@
 /* ISC licence: see COPYING. */
 
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -10,22 +11,31 @@
 #include <skalibs/allreadwrite.h>
 #include <skalibs/djbunix.h>
 #include <skalibs/sgetopt.h>
-#include <skalibs/strerr.h>
 #include <skalibs/tai.h>
 
+#include "../session/progname.h"
 #include "../session/session.h"
 #include "chain.h"
 
 #define USAGE "tls-io [ -S | -s ] [ -J | -j ] [ -t ms ] [ -w ] [ -Z ] [ prog... ]"
+#define ORDER "tls-io goes after tls-handshake"
+#define ORDER_PLAIN "tls-io goes after tls-ctl-open"
+
+/*
+  The engine has the network, and ends it when we close the session by dying. Only what
+  tls-ctl-open saw may still be here in plaintext, if tls-handshake was forgotten.
+*/
+static struct chain_network const net = { -1, -1 };
 
 static void protocol_error(int r) gccattr_noreturn;
 static void protocol_error(int r)
 {
-  if (r < 0 && errno != EPROTO) strerr_diefusys(EXIT_SYSTEM, "use session socket");
-  strerr_dief(EXIT_TLS, r ? "malformed message of the engine" : "the engine is gone");
+  if (r < 0 && errno != EPROTO) chain_diesys(&net, EXIT_SYSTEM, "use session socket");
+  if (!r) chain_die(&net, EXIT_TLS, "the engine exited unexpectedly");
+  chain_die(&net, EXIT_TLS, "malformed message from the engine");
 }
 
-static void join(struct session *s, struct session_join const *o, int const *plain)
+static void session_join(struct session *s, struct session_join const *o, int const *plain)
 {
   char msg[SESSION_MAX];
   unixmessage m;
@@ -37,19 +47,23 @@ static void join(struct session *s, struct session_join const *o, int const *pla
 }
 
 /* The end of the session: the code that tells a script whether it got and gave everything. */
-static int ended(struct session *s)
+static int session_wait(struct session *s)
 {
   struct session_end end;
   unixmessage m;
   int r = session_receive(s, &m, &tain_infinite);
   if (r != SESSION_ENDED || !session_end_unpack(&end, m.s, m.len)) protocol_error(r);
-  if (end.code) strerr_warnw("session failed: ", end.reason);
-  else if (end.truncated) strerr_warnw("session cut: ", end.reason);
+  if (end.code) chain_say(strerr_warnw("session failed: ", end.reason));
+  else if (end.truncated) chain_say(strerr_warnw("session truncated: ", end.reason));
   return end.code || end.truncated ? EXIT_TLS : 0;
 }
 
-/* The reply that UCSPI-TLS promises for the command Y: the facts, one more null byte, a close. */
-static void reply(int ctl)
+/*
+  The reply that UCSPI-TLS promises for the command Y: the facts, one more null byte, a close. It
+  goes before JOIN: an application without a reply takes the network for its own again, and might
+  go on in plaintext between the records; one with a reply finds the pipes closed if JOIN fails.
+*/
+static void reply_send(int ctl)
 {
   char s[SESSION_MAX + 1024];
   size_t n = 0;
@@ -57,62 +71,87 @@ static void reply(int ctl)
   {
     char const *value = getenv(session_fact_name[i]);
     if (!value || n + strlen(session_fact_name[i]) + strlen(value) + 3 > sizeof s) continue;
-    n += chain_unset(s + n, session_fact_name[i]);
-    s[n - 1] = '=';
-    n += chain_unset(s + n, value);
+    n += chain_set(s + n, session_fact_name[i], value);
   }
   s[n++] = 0;
   for (size_t done = 0; done < n; )
   {
     ssize_t r = fd_send(ctl, s + done, n - done, MSG_NOSIGNAL);
-    if (r < 0) strerr_diefusys(EXIT_SYSTEM, "reply to the application");
+    if (r < 0) chain_diesys(&net, EXIT_SYSTEM, "reply to the application");
     done += r;
   }
   close(ctl);
 }
 
 /* Two pipes; the far ends go where the network was. */
-static void plain_open(int *plain)
+static void plain_open(int *plain, int const *place)
 {
-  int net[2] = { chain_getfd("TLS_NETRFD"), chain_getfd("TLS_NETWFD") };
   int up[2], down[2];
-  if (net[0] == net[1]) strerr_dief(EXIT_USAGE, "the program needs two network descriptors");
-  if (!chain_pipe(up) || !chain_pipe(down)) strerr_diefusys(EXIT_SYSTEM, "create pipe");
-  if (fd_move(net[0], up[0]) < 0 || fd_move(net[1], down[1]) < 0)
-    strerr_diefusys(EXIT_SYSTEM, "put a pipe where the network was");
-  if (uncoe(net[0]) < 0 || uncoe(net[1]) < 0)
-    strerr_diefusys(EXIT_SYSTEM, "hand on a descriptor");
+  if (place[0] == place[1])
+    chain_die(&net, EXIT_USAGE, "the program needs two network descriptors");
+  if (!chain_pipe(up) || !chain_pipe(down)) chain_diesys(&net, EXIT_SYSTEM, "create pipe");
+  if (fd_move(place[0], up[0]) < 0 || fd_move(place[1], down[1]) < 0)
+    chain_diesys(&net, EXIT_SYSTEM, "put a pipe where the network was");
+  if (uncoe(place[0]) < 0 || uncoe(place[1]) < 0)
+    chain_diesys(&net, EXIT_SYSTEM, "hand on a descriptor");
   plain[0] = down[0];
   plain[1] = up[1];
 }
 
-/* Runs the program in place of being it; returns its code once it and the session have ended. */
-static int run_and_wait(struct session *s, char const *const *argv, int drop)
+/* A handler, as what is ignored by default may be dropped before sigwait sees it. */
+static void signal_note(int sig)
 {
-  int wstat;
+  (void)sig;
+}
+
+/*
+  Runs the program in place of being it, and waits for its end; returns its wait status. Signals
+  that are meant to end it reach it: who sends them knows our process number only. The child gets
+  the dispositions and the mask that we were given.
+*/
+static int program_run(char const *const *argv, int drop, int const *place)
+{
+  static int const passed[] = { SIGTERM, SIGHUP, SIGINT, SIGQUIT };
   struct sigaction old;
-  if (sigaction(SIGCHLD, &(struct sigaction){ .sa_handler = SIG_DFL }, &old) < 0)
-    strerr_diefusys(EXIT_SYSTEM, "set SIGCHLD");
+  sigset_t set, mask;
+  int wstat, sig;
+  sigemptyset(&set);
+  sigaddset(&set, SIGCHLD);
+  for (unsigned int i = 0; i < sizeof passed / sizeof *passed; i++) sigaddset(&set, passed[i]);
+  if (sigaction(SIGCHLD, &(struct sigaction){ .sa_handler = signal_note }, &old) < 0
+    || sigprocmask(SIG_BLOCK, &set, &mask) < 0)
+    chain_diesys(&net, EXIT_SYSTEM, "set signals");
   pid_t pid = fork();
-  if (pid < 0) strerr_diefusys(EXIT_SYSTEM, "fork");
+  if (pid < 0) chain_diesys(&net, EXIT_SYSTEM, "fork");
   if (!pid)
   {
+    char prog[PROGNAME_SIZE];
+    progname_set(prog, "tls-io", "");
     sigaction(SIGCHLD, &old, 0);
-    chain_exec(argv, drop, 0, 0);
+    sigprocmask(SIG_SETMASK, &mask, 0);
+    chain_exec(&net, argv, drop, 0, 0);
   }
-  close(chain_getfd("TLS_NETRFD"));
-  close(chain_getfd("TLS_NETWFD"));
-  if (wait_pid(pid, &wstat) < 0) strerr_diefusys(EXIT_SYSTEM, "wait for the program");
-  int code = ended(s);
-  return code ? code : wait_estatus(wstat);
+  for (int i = 0; place && i < 2; i++) close(place[i]);
+  chain_forget(CHAIN_SETTINGS | CHAIN_TLS);
+  for (;;)
+  {
+    int r = sigwait(&set, &sig);
+    if (!r && sig != SIGCHLD) kill(pid, sig);
+    pid_t ended = waitpid_nointr(pid, &wstat, WNOHANG);
+    if (ended < 0) chain_diesys(&net, EXIT_SYSTEM, "wait for the program");
+    if (ended > 0) break;
+  }
+  sigprocmask(SIG_SETMASK, &mask, 0);
+  return wstat;
 }
 
 int main(int argc, char const *const *argv)
 {
+  char prog[PROGNAME_SIZE];
   struct session_join o = { .notify = 1 };
   struct session s;
-  int drop = CHAIN_TLS | CHAIN_SETTINGS, wait = 0, plain[2];
-  PROG = "tls-io";
+  int drop = CHAIN_TLS | CHAIN_SETTINGS, wait = 0, bad = 0, plain[2], place[2];
+  progname_set(prog, "tls-io", "");
   subgetopt l = SUBGETOPT_ZERO;
   for (int opt; (opt = subgetopt_r(argc, argv, "SsJjt:wZ", &l)) != -1; )
     switch (opt)
@@ -121,30 +160,38 @@ int main(int argc, char const *const *argv)
       case 's': o.notify = 0; break;
       case 'J': o.strict = 1; break;
       case 'j': o.strict = 0; break;
-      case 't': o.idle = chain_number(l.arg, USAGE); break;
+      case 't': bad |= !chain_scan(l.arg, &o.idle); break;
       case 'w': wait = o.heard = 1; break;
       case 'Z': drop = CHAIN_TLS; break;
-      default: strerr_dieusage(EXIT_USAGE, USAGE);
+      default: bad = 1;
     }
   argc -= l.ind;
   argv += l.ind;
 
   int delayed = !!getenv("TLS_PLAINRFD");
-  if (!delayed && !argc) strerr_dieusage(EXIT_USAGE, USAGE);
-  int fd = chain_getfd("TLS_SESSIONFD");
-  int ctl = getenv("TLS_CTLFD") ? chain_getfd("TLS_CTLFD") : -1;
-  if (!session_init(&s, fd, 0)) strerr_diefusys(EXIT_SYSTEM, "use session socket");
+  if (bad || (!delayed && !argc)) chain_dieusage(&net, USAGE);
+  int fd = chain_getfd(&net, "TLS_SESSIONFD", ORDER);
+  int ctl = getenv("TLS_CTLFD") ? chain_getfd(&net, "TLS_CTLFD", ORDER) : -1;
+  if (!session_init(&s, fd, 0)) chain_diesys(&net, EXIT_SYSTEM, "use session socket");
   if (delayed)
   {
-    plain[0] = chain_getfd("TLS_PLAINRFD");
-    plain[1] = chain_getfd("TLS_PLAINWFD");
+    plain[0] = chain_getfd(&net, "TLS_PLAINRFD", ORDER_PLAIN);
+    plain[1] = chain_getfd(&net, "TLS_PLAINWFD", ORDER_PLAIN);
   }
-  else plain_open(plain);
+  else
+  {
+    place[0] = chain_getfd(&net, "TLS_NETRFD", ORDER);
+    place[1] = chain_getfd(&net, "TLS_NETWFD", ORDER);
+    plain_open(plain, place);
+  }
   tain_now_set_stopwatch_g();
-  join(&s, &o, plain);
-  if (ctl >= 0) reply(ctl);
+  if (ctl >= 0) reply_send(ctl);
+  session_join(&s, &o, plain);
 
   if (!wait && !argc) return 0;
-  if (!wait) chain_exec(argv, drop, 0, 0);
-  return argc ? run_and_wait(&s, argv, drop) : ended(&s);
+  if (!wait) chain_exec(&net, argv, drop, 0, 0);
+  if (!argc) chain_forget(CHAIN_SETTINGS | CHAIN_TLS);
+  int wstat = argc ? program_run(argv, drop, delayed ? 0 : place) : 0;
+  int code = session_wait(&s);
+  return code ? code : wait_estatus(wstat);
 }
