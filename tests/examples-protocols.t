@@ -271,7 +271,7 @@ def _():
     result = connect('smtp', server.port, 'sh', '-c', 'cat <&6; exit 0')
     is_done(result, 98)
     is_equal(result.out, b'half of the ans')
-    is_true('tls-io: warning: session cut: the peer ended without close_notify' in result.err,
+    is_true('tls-io: warning: session truncated: the peer ended without close_notify' in result.err,
             'a warning: ' + result.err)
     server.join()
 

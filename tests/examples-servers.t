@@ -104,7 +104,7 @@ def _():
     result = example('starttls-connect', 'ftp', '127.0.0.1', port,
                      input=b'USER anonymous\r\nPASS me@\r\nSIZE a file of 12\r\nSTAT .\r\nQUIT\r\n')
     is_done(result, 98)
-    is_true('session cut: the peer ended without close_notify' in result.err, result)
+    is_true('session truncated: the peer ended without close_notify' in result.err, result)
     said = result.out.decode().split('\r\n')
     is_equal([s for s in said if re.match(r'\d\d\d ', s)], [
         '331 Please specify the password.', '230 Login successful.', '213 12',

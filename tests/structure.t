@@ -186,6 +186,27 @@ def _():
             none('%s: %s' % (name, s) for s in re.findall(b'OpenSSL|LibreSSL', f.read()))
 
 
+# The rooms whose names have been looked through so far.
+NAMED_ROOMS = ['src/chain', 'src/session']
+
+
+@test('the name of a function is there once, and has two words to search for')
+def _():
+    found = {}
+    for path in sources(*NAMED_ROOMS):
+        if not path.endswith('.c'):
+            continue
+        for number, line in lines(path):
+            # a definition begins in the first column, and the next line is its body
+            m = re.match(r'(?!return|else)[a-z][\w ]*[ *](\w+)\([^;]*$', line)
+            if m and m[1] != 'main':
+                found.setdefault(m[1], []).append('%s:%d' % (path, number))
+    is_true('chain_exec' in found and len(found) > 50, 'functions: %d' % len(found))
+    none('%s: %s' % (where[0], name) for name, where in found.items() if '_' not in name)
+    none('%s: %s, too' % (where[1], name) for name, where in found.items()
+         if len({w.split(':')[0] for w in where}) > 1)
+
+
 @test('every main is under 70 lines')
 def _():
     mains = 0

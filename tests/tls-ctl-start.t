@@ -262,6 +262,30 @@ def _():
         t.is_joined()
 
 
+@test('one socket may be for both directions, under one number or two')
+def _():
+    not_under_valgrind('is started by a script, which is on 0 and 1 itself')
+    for options, prog in ([], ['cat']), (['-c'], ['sh', '-c', 'cat <&6 >&7']):
+        for r, w in (11, 11), (11, 12), (0, 0), (1, 1), (1, 0), (6, 6), (7, 7), (7, 6), (6, 1):
+            for ctl in {10, 0, 1, 6, 7} - {r, w}:
+                ours, control = unix_pair()
+                plain, theirs = unix_pair()
+                table = {ctl: control.fileno(), r: theirs.fileno(), w: theirs.fileno()}
+                c = Chain(['tls-ctl-start', *options, *prog], client=True,
+                          preexec=descriptors(table),
+                          env={'SSLCTLFD': str(ctl), 'SSLREADFD': str(r), 'SSLWRITEFD': str(w)})
+                control.close()
+                theirs.close()
+                is_equal(ours.recv(10), b'Y')
+                ours.sendall(REPLY)
+                plain.sendall(b'hello')
+                plain.shutdown(socket.SHUT_WR)
+                is_equal(read_all(plain), b'hello', 'with %r on %r' % (options, (ctl, r, w)))
+                is_equal(c.wait(), 0)
+                ours.close()
+                plain.close()
+
+
 @test('0, 1 and 2 may be closed, and stay so but for those that the session is on')
 def _():
     not_under_valgrind('is started by a script')

@@ -280,6 +280,69 @@ def _():
         is_equal(c.wait(), 0)
 
 
+# A program that says so and ends with 3 when it gets one of these signals.
+ON_SIGNAL = PYTHON + ['''
+import os, signal, sys
+def said(n, frame):
+    os.write(1, b"got %d\\n" % n)
+    os._exit(3)
+for n in map(int, sys.argv[1:]):
+    signal.signal(n, said)
+os.write(1, b"ready\\n")
+while True:
+    signal.pause()
+''']
+PASSED = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]
+
+
+@test('-w: TERM, HUP, INT and QUIT reach the program, and tls-io ends as it ends')
+def _():
+    for n in PASSED:
+        peer, c = session(['-w'], [*ON_SIGNAL, *(str(int(s)) for s in PASSED)])
+        is_equal(peer.recv(6), b'ready\n')
+        os.kill(c.pid, n)
+        is_equal(peer.end_politely(), (b'got %d\n' % n, 'close_notify'))
+        dies_silently(c, 3)
+        peer, c = session(['-w'], ON_SIGNAL)
+        is_equal(peer.recv(6), b'ready\n')
+        os.kill(c.pid, n)
+        peer.end_politely()
+        is_equal(c.wait(), 128 + n)
+
+
+@test('-w: so does one that comes before the program runs, and one that it ignores ends nothing')
+def _():
+    client, server = tcp_pair()
+    block = ('import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]);'
+             'os.kill(os.getpid(), signal.SIGTERM); os.execvp(sys.argv[1], sys.argv[1:])')
+    c = Chain(['tls-handshake', *PYTHON, block, 'tls-io', '-w', *PYTHON,
+               'import signal; print(signal.SIGTERM in signal.sigpending())'], server,
+              env=server_env())
+    is_equal(Peer(client).handshake().end_politely(), (b'True\n', 'close_notify'))
+    dies_silently(c, 0)
+    peer, c = session(['-w'], ['sh', '-c', 'trap "" TERM; echo ready; exec cat'])
+    is_equal(peer.recv(6), b'ready\n')
+    os.kill(c.pid, signal.SIGTERM)
+    peer.send(b'hello')
+    is_equal(peer.recv(5), b'hello')
+    is_equal(peer.end_politely(), (b'', 'close_notify'))
+    dies_silently(c, 0)
+
+
+@test('-w: without a program, or after its end, a signal ends tls-io')
+def _():
+    peer, c = session(['-w'], ['echo', 'hello'])
+    is_equal(peer.recv(6), b'hello\n')
+    wait_for(lambda: not children_of(c.pid), 'the end of the program')
+    os.kill(c.pid, signal.SIGTERM)
+    is_equal(c.wait(), -signal.SIGTERM)
+
+
+def children_of(pid):
+    with open('/proc/%d/task/%d/children' % (pid, pid)) as f:
+        return f.read().split()
+
+
 # The environment
 
 ENV = {'CERTFILE:x': pki() + '/a.pem', 'KEYFILE:x': pki() + '/a.key', 'CAFILE': '/a', 'CADIR': '/b',

@@ -65,16 +65,28 @@ static size_t reply_clean(char *s, size_t n)
   return kept;
 }
 
-/* Puts the pipes where the network was. Their numbers may be any, also those, also one for both. */
-static void pipes_place(struct chain_network const *net, int r, int w)
+/*
+  The application's three descriptors, out of the way of what goes to the network's places: their
+  numbers may be any, those of the network among them, and one socket may be for both directions.
+*/
+static void channels_take(int fd[3])
 {
-  int high = net->wfd + 1;
-  int from[2] = { fcntl(r, F_DUPFD_CLOEXEC, high), fcntl(w, F_DUPFD_CLOEXEC, high) };
-  int ok = from[0] >= 0 && from[1] >= 0;
-  close(r);
-  if (w != r) close(w);
-  if (ok) ok = chain_network_leave(net->rfd) && chain_network_leave(net->wfd);
-  if (!ok || fd_move(net->rfd, from[0]) < 0 || fd_move(net->wfd, from[1]) < 0)
+  static char const *const names[3] = { "SSLCTLFD", "SSLREADFD", "SSLWRITEFD" };
+  int given[3];
+  for (int i = 0; i < 3; i++) given[i] = chain_getfd(0, names[i], ORDER);
+  for (int i = 0; i < 3; i++)
+  {
+    fd[i] = fcntl(given[i], F_DUPFD_CLOEXEC, CHAIN_CLIENT.wfd + 1);
+    if (fd[i] < 0) chain_diesys(0, EXIT_SYSTEM, "move a descriptor");
+  }
+  for (int i = 0; i < 3; i++) close(given[i]);
+}
+
+static void channels_place(struct chain_network const *net, int const fd[3])
+{
+  close(fd[0]);
+  if (!chain_network_leave(net->rfd) || !chain_network_leave(net->wfd)
+    || fd_move(net->rfd, fd[1]) < 0 || fd_move(net->wfd, fd[2]) < 0)
     chain_diesys(net, EXIT_SYSTEM, "put TLS where the network was");
 }
 
@@ -99,13 +111,11 @@ int main(int argc, char const *const *argv)
   chain_unlog(&net);
   if (bad || !argc) chain_dieusage(0, USAGE);
 
-  int ctl = chain_getfd(0, "SSLCTLFD", ORDER);
-  int r = chain_getfd(0, "SSLREADFD", ORDER);
-  int w = chain_getfd(0, "SSLWRITEFD", ORDER);
+  int fd[3];
+  channels_take(fd);
   chain_network_check(&net, "SSLNETID", 0);
-  command_send(&net, ctl, command);
-  if (command == 'Y') n = reply_clean(s, reply_read(&net, ctl, s));
-  close(ctl);
-  pipes_place(&net, r, w);
+  command_send(&net, fd[0], command);
+  if (command == 'Y') n = reply_clean(s, reply_read(&net, fd[0], s));
+  channels_place(&net, fd);
   chain_exec(0, argv, CHAIN_APP | CHAIN_FACTS, s, n);
 }
