@@ -155,6 +155,7 @@ def _():
                         read('src', 'chain', 'chain_env.c'), re.M | re.S)
     known = set(re.findall(r'"([A-Z_]+:?)"', ' '.join(arrays)))
     known |= set(re.findall(r'= "(SSL_\w+)"', read('src', 'session', 'session_facts.c')))
+    known |= set(re.findall(r'"(\w+REMOTE\w+|PROTO)"', read('src', 'chain', 'chain_peer.c')))
     is_true({'KEYFILE', 'SSLCTLFD', 'TLS_CTLFD', 'SSL_CIPHER'} <= known, 'the lists are read')
     is_equal(sorted(variables_described()), sorted(known))
     for room in 'chain', 'tls':

@@ -162,7 +162,7 @@ def _():
     os.kill(session, signal.SIGKILL)
     is_equal(client.recv(1), b'')
     server.close()
-    is_equal(reason(c, 98), 'the engine is gone')
+    is_equal(reason(c, 98), 'the engine exited unexpectedly')
 
 
 def start_message(version=2, role=0, name=b'', peer=b''):
@@ -273,7 +273,8 @@ def _():
     peer, c = join_through(e)
     e.signal(signal.SIGKILL)
     wait_deaf(worker)
-    is_equal(refused_by(e, 111), 'unable to connect to TLS_ENGINE: Connection refused')
+    is_equal(refused_by(e, 111),
+             'unable to connect to TLS_ENGINE %s: Connection refused' % e.path)
     is_echoed(peer)
     ends_well(peer, c)
     wait_dead(worker)

@@ -170,12 +170,9 @@ def _():
     with socket.socket(socket.AF_UNIX) as s:
         s.bind(d + '/nobody')
     for path, why in ((d + '/none', 'No such file or directory'),
-                      (d + '/nobody', 'Connection refused'), (temp(), 'Connection refused'),
-                      (d + '/' + 'x' * 200, None), ('', None)):
+                      (d + '/nobody', 'Connection refused'), (temp(), 'Connection refused')):
         got = refused_by(path, 111)
-        start = 'unable to connect to TLS_ENGINE: '
-        is_true(got.startswith(start), got)
-        is_true(not why or got == start + why, got)
+        is_equal(got, 'unable to connect to TLS_ENGINE %s: %s' % (path, why))
 
 
 @test('an engine that hangs up at once, or says nothing: 98, or 97 when time is out')
@@ -186,7 +183,7 @@ def _():
     conn.recv(4096)  # it has spoken
     conn.close()
     is_equal(client.recv(1), b'')
-    is_equal(reason(c, 98), 'the engine is gone')
+    is_equal(reason(c, 98), 'the engine exited unexpectedly')
     is_equal(refused_by(path, 97, ['-K', '200']), 'the handshake timed out')
 
 

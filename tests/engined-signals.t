@@ -126,7 +126,8 @@ def _():
     peers = [join_through(e) for _ in range(2)]
     e.signal(signal.SIGTERM)
     wait_deaf(worker)
-    is_equal(refused_by(e, 111), 'unable to connect to TLS_ENGINE: Connection refused')
+    is_equal(refused_by(e, 111),
+             'unable to connect to TLS_ENGINE %s: Connection refused' % e.path)
     e.signal(signal.SIGHUP)  # too late for anything but an end
     for peer, c in peers:
         is_equal(e.poll(), None, 'exit code')

@@ -82,7 +82,7 @@ def _():
     listener, path = listening_socket(0)
     waiting = fill(path)
     is_equal(refused_by(path, 111, ['-K', '200']),
-             'unable to connect to TLS_ENGINE: Resource temporarily unavailable')
+             'unable to connect to TLS_ENGINE %s: Resource temporarily unavailable' % path)
     client, c = serve_through(path)
     wait_for(lambda: state_of(c.pid) == 'S', 'it to wait')
     for s in waiting:

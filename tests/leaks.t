@@ -3,6 +3,7 @@
 # Leaks: which descriptors and variables each process holds in each phase, and no others.
 
 import os
+import re
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import PYTHON, Chain, delayed, not_resident, not_under_valgrind
@@ -13,7 +14,7 @@ from processes import engines, orphan_exit_code, wait_engine, wait_process
 from scratch import temp_dir
 from sockets import tcp_pair
 from tap import is_equal, is_true, run, test, wait_for
-from ucspi import ECHO, FACTS, PLUMBING, UCSPI_FDS, application, starttls
+from ucspi import ECHO, FACTS, NETIDS, PLUMBING, UCSPI_FDS, application, starttls
 
 # A stage that stops the chain until the test goes on; it holds nothing while it waits.
 PAUSE = PYTHON + ['''
@@ -310,16 +311,17 @@ KNOWN = {
     'SSL_SESSION_RESUMED': 'Initial',
 }
 # Of an outer chain: to be replaced, or gone.
-OUTER = {n: 'outer' for n in PLUMBING + FACTS + UCSPI_FDS}
+OUTER = {n: 'outer' for n in PLUMBING + FACTS + UCSPI_FDS + NETIDS}
 
 
 def has_variables(pid, *wanted, numbers=()):
-    """A process has these variables, in those of numbers a number, and no others."""
+    """A process has these variables, in those of numbers a number, or DEV:INO, and no others."""
     found = {n: v for n, v in environ_of(pid).items()
              if n not in ('PATH', 'LC_CTYPE')  # Python sets the latter
              and not n.startswith(('TEST_', 'ASAN_', 'UBSAN_', 'LSAN_'))}
     for n in numbers:
-        is_true(found.get(n, '').isdigit(), '%s=%s is a number' % (n, found.get(n)))
+        pattern = r'\d+:\d+' if n in NETIDS else r'\d+'
+        is_true(re.fullmatch(pattern, found.get(n, '')), '%s=%s is a number' % (n, found.get(n)))
         del found[n]
     is_equal(found, {n: v for d in wanted for n, v in d.items()}, 'variables of ' + name_of(pid))
 
@@ -328,7 +330,7 @@ def without_settings(env):
     return {n: v for n, v in env.items() if n == 'OTHER'}
 
 
-TLS_FDS = ['TLS_PLAINRFD', 'TLS_PLAINWFD']
+TLS_FDS = ['TLS_PLAINRFD', 'TLS_PLAINWFD', 'TLS_NETID']
 SESSION_FDS = ['TLS_SESSIONFD', 'TLS_NETRFD', 'TLS_NETWFD']
 
 
@@ -346,7 +348,8 @@ def _():
             control = ['TLS_CTLFD'] if command == b'Y' else []
 
             # The application: the same from beginning to end.
-            has_variables(c.pid, base if options else without_settings(base), numbers=UCSPI_FDS)
+            has_variables(c.pid, base if options else without_settings(base),
+                          numbers=[*UCSPI_FDS, 'SSLNETID'])
 
             # The TLS side: waiting; in the handshake; between; after it.
             has_variables(tls, base, outer_facts, numbers=['TLS_CTLFD', *TLS_FDS])

@@ -3,13 +3,16 @@
 # The network in the hands of a chain: no byte in plaintext once TLS was asked for, wherever it is.
 
 import os
-import signal
 import socket
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-from chain import *
-from extra_ucspi import *
+from chain import PYTHON, Chain, delayed, descriptors, dies, script
+from peer import Peer, Recorder
+from pki import server_env
+from scratch import temp
+from sockets import read_to_end, tcp_pair, unix_pair
+from tap import SLOW, is_equal, is_true, run, test, wait_for
+from ucspi import ECHO, application, starttls
 
 
 def on(net, numbers, argv, env=None, more=None):
@@ -90,7 +93,7 @@ def _():
             ['tls-ctl-open', '-x']:
         client, server = tcp_pair()
         is_equal(on(server, (0, 1, 2), argv).wait(), 100)
-        is_equal(read_all(client), b'', 'what %r writes to the network' % argv)
+        is_equal(read_to_end(client), b'', 'what %r writes to the network' % argv)
         client.close()
 
 
@@ -103,7 +106,7 @@ def _():
         c = on(server, numbers, ['tls-handshake', *options, '-x'], more=more)
         ours.close()
         is_equal(c.wait(), 100)
-        is_true(read_all(log).startswith(b'tls-handshake: pid %d: usage: ' % c.pid), 'the line')
+        is_true(read_to_end(log).startswith(b'tls-handshake: pid %d: usage: ' % c.pid), 'the line')
         client.close()
 
 
@@ -137,7 +140,7 @@ def _():
                more={0: ours.fileno(), 1: ours.fileno()} if isinstance(more, str) else more)
         ours.close()
         dies(c, 100, 'tls-ctl-start: fatal: ' + GIVE_C)
-        is_equal(read_all(server), b'', 'in plaintext')
+        is_equal(read_to_end(server), b'', 'in plaintext')
         server.close()
 
 
@@ -146,7 +149,7 @@ def _():
     client, server = tcp_pair()
     c = on(server, (0, 1), delayed(['tls-ctl-start', '-c', *SECRET], ['tls-await', 'echo', 'no']))
     dies(c, 100, 'tls-ctl-start: fatal: ' + LEAVE_C)
-    is_equal(read_all(client), b'', 'in plaintext')
+    is_equal(read_to_end(client), b'', 'in plaintext')
 
 
 @test('tls-ctl-start where the network has been moved to is none: 100')
@@ -178,7 +181,7 @@ def _():
            env={'SSLCTLFD': '10', 'SSLREADFD': '10', 'SSLWRITEFD': '10'})
     ours.close()
     dies(c, 100, 'tls-ctl-start: fatal: ' + GIVE_C)
-    is_equal(read_all(server), b'', 'in plaintext')
+    is_equal(read_to_end(server), b'', 'in plaintext')
     is_equal(ctl.recv(1), b'', 'what was asked')
 
 
@@ -195,7 +198,7 @@ def _():
                                               *options, 'echo', 'ran']),
                env=server_env(), more={} if 6 in numbers else {6: null, 7: null})
         os.close(null)
-        is_equal(read_all(client), b'ready', 'the network is shut down where it is')
+        is_equal(read_to_end(client), b'ready', 'the network is shut down where it is')
         client.close()
         is_equal(c.wait(), 0)
         wait_for(c.stderr, 'the line')
@@ -285,7 +288,7 @@ for what, (tlsside, env) in FAILURES.items():
                 code = c.wait()
                 is_equal(code, 10, 'with %s on %r: %s' % (command, numbers, c.stderr()))
                 is_equal(len(c.stderr().splitlines()), 1, 'lines: ' + c.stderr())
-                is_equal(read_all(client), b'', 'what the client gets')
+                is_equal(read_to_end(client), b'', 'what the client gets')
                 client.close()
 
 

@@ -128,7 +128,7 @@ def _():
             peer.shutdown()
             is_equal(peer.recv_all(), (b'half a mess', 'close_notify'))
             is_equal(c.wait(), 0 if polite else 98)
-            is_equal('cut: the peer ended without close_notify' in c.stderr(), not polite)
+            is_equal('truncated: the peer ended without close_notify' in c.stderr(), not polite)
 
 
 # faults.t, tls-handshake.t

@@ -280,7 +280,7 @@ def _():
                 ours.sendall(REPLY)
                 plain.sendall(b'hello')
                 plain.shutdown(socket.SHUT_WR)
-                is_equal(read_all(plain), b'hello', 'with %r on %r' % (options, (ctl, r, w)))
+                is_equal(read_to_end(plain), b'hello', 'with %r on %r' % (options, (ctl, r, w)))
                 is_equal(c.wait(), 0)
                 ours.close()
                 plain.close()

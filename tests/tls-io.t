@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib
 from chain import PYTHON, Chain, delayed, dies, dies_of_usage, not_resident
 from peer import Peer, all_of
 from pki import pki, server_env
-from proc import children
+from proc import children, children_of
 from processes import engines, orphan_exit_code, wait_engine, wait_process
 from scratch import temp, temp_dir
 from sessions import is_echoed
@@ -336,11 +336,6 @@ def _():
     wait_for(lambda: not children_of(c.pid), 'the end of the program')
     os.kill(c.pid, signal.SIGTERM)
     is_equal(c.wait(), -signal.SIGTERM)
-
-
-def children_of(pid):
-    with open('/proc/%d/task/%d/children' % (pid, pid)) as f:
-        return f.read().split()
 
 
 # The environment

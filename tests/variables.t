@@ -9,17 +9,21 @@ import socket
 import struct
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from tap import *
-import chain
-from chain import *
-from extra_ucspi import *
+from chain import PYTHON, Chain, delayed, dies, without_pid
+from peer import Peer
+from pki import server_env
+from proc import environ_of
+from scratch import close_later, temp, temp_dir
+from sockets import tcp_pair, unix_pair
+from tap import SLOW, is_equal, is_true, run, test, wait_for
+from ucspi import ECHO, PLUMBING, SETTINGS, application, starttls
 
 
 # Empty is not unset
 
 def listening(name):
     s = socket.socket(socket.AF_UNIX)
-    chain._open_files.append(s)
+    close_later(s)
     s.bind(name)
     s.listen(5)
     return s

@@ -178,8 +178,9 @@ class Chain:
 
 
 def without_pid(text):
-    """Text less the one process number after the name that begins a line of our programs."""
-    return re.sub(r'^(tls-[a-z-]+): pid [1-9][0-9]*(?=: )', r'\1', text, flags=re.M)
+    """Text less the one process number after the name of our program that begins a line, or comes
+    after the time that s6-log has put there."""
+    return re.sub(r'^((?:@[0-9a-f]+ )?tls-[a-z-]+): pid [1-9][0-9]*(?=: )', r'\1', text, flags=re.M)
 
 
 def descriptors(table):

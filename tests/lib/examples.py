@@ -98,7 +98,7 @@ class Daemon:
         close_later(self, first=True)  # to be stopped before its files are removed
 
     def log(self):
-        return os.pread(self._log.fileno(), 1 << 20, 0).decode(errors='replace')
+        return without_pid(os.pread(self._log.fileno(), 1 << 20, 0).decode(errors='replace'))
 
     def wait_port(self, *ports):
         """Waits until it listens on all these."""

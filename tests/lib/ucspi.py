@@ -19,6 +19,7 @@ FACTS = ['SSL_PROTOCOL', 'SSL_CIPHER', 'SSL_TLS_SNI_SERVERNAME', 'SSL_ALPN',
          'SSL_PEER_CERT_SUBJECT', 'SSL_PEER_CERT_ISSUER', 'SSL_PEER_CERT_NOTBEFORE',
          'SSL_PEER_CERT_NOTAFTER']
 UCSPI_FDS = ['SSLCTLFD', 'SSLREADFD', 'SSLWRITEFD']
+NETIDS = ['TLS_NETID', 'SSLNETID']  # which socket is the network, for either side
 
 
 # Applications. Each starts with these lines.
