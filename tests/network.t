@@ -3,6 +3,7 @@
 # The network in the hands of a chain: no byte in plaintext once TLS was asked for, wherever it is.
 
 import os
+import re
 import socket
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
@@ -12,7 +13,7 @@ from pki import server_env
 from scratch import temp
 from sockets import read_to_end, tcp_pair, unix_pair
 from tap import SLOW, is_equal, is_true, run, test, wait_for
-from ucspi import ECHO, application, starttls
+from ucspi import ECHO, UCSPI_FDS, application, starttls
 
 
 def on(net, numbers, argv, env=None, more=None):
@@ -110,6 +111,15 @@ def _():
         client.close()
 
 
+@test('a network of two sockets: the one that is written is looked for on 2 as well')
+def _():
+    (far_r, r), (far_w, w) = unix_pair(), unix_pair()
+    c = on(r, (0,), ['tls-handshake', '-x'], more={1: w.fileno(), 2: w.fileno()})
+    w.close()
+    is_equal(c.wait(), 100)
+    is_equal(read_to_end(far_w), b'', 'what it writes to the network')
+
+
 @test('after the handshake no copy of the network is left on 0, 1, 2, 6 and 7')
 def _():
     client, server = tcp_pair()
@@ -150,6 +160,22 @@ def _():
     c = on(server, (0, 1), delayed(['tls-ctl-start', '-c', *SECRET], ['tls-await', 'echo', 'no']))
     dies(c, 100, 'tls-ctl-start: fatal: ' + LEAVE_C)
     is_equal(read_to_end(client), b'', 'in plaintext')
+
+
+@test('a stray socket on 6 alone, or a pipe on 0, is not taken for the network')
+def _():
+    other, stray = unix_pair()
+    client, server = tcp_pair()
+    c = on(server, (0, 1), delayed(['sh', '-c', 'echo ${SSLNETID-unset} >&2'], ['true']),
+           more={6: stray.fileno()})
+    is_equal(c.wait(), 0)
+    is_true(re.fullmatch(r'\d+:\d+\n', c.stderr()), c.stderr())
+    r, w = os.pipe()
+    c = Chain(delayed(['sh', '-c', 'echo ${SSLNETID-unset} >&2'], ['true']), client=True,
+              preexec=descriptors({0: r}))
+    os.close(r)
+    os.close(w)
+    is_equal((c.wait(), c.stderr()), (0, 'unset\n'))
 
 
 @test('tls-ctl-start where the network has been moved to is none: 100')
@@ -264,6 +290,8 @@ FAILURES = {
     'the descriptor of -C is closed': (['tls-await', 'tls-handshake', '-C', '77', 'true'], {}),
     'the network is said to be where it is not': (
         ['tls-await', 'tls-handshake', '-6', '77', '-7', '78', 'true'], {}),
+    'the session fails, with -v 0': (
+        ['tls-await', 'tls-handshake', '-v0', 'true'], {'TLS_ENGINE': '/nonesuch'}),
     'TLS_ENGINE is empty': (['tls-await', 'tls-handshake', 'true'], {'TLS_ENGINE': ''}),
     'TLS_ENGINE is not there': (
         ['tls-await', 'tls-handshake', 'true'], {'TLS_ENGINE': '/nonesuch'}),
@@ -287,9 +315,47 @@ for what, (tlsside, env) in FAILURES.items():
                                                 tlsside), env=env)
                 code = c.wait()
                 is_equal(code, 10, 'with %s on %r: %s' % (command, numbers, c.stderr()))
-                is_equal(len(c.stderr().splitlines()), 1, 'lines: ' + c.stderr())
+                silent = '-v0' in tlsside and numbers == (0, 1)  # else the network is not there
+                is_equal(len(c.stderr().splitlines()), not silent, 'lines: ' + c.stderr())
                 is_equal(read_to_end(client), b'', 'what the client gets')
                 client.close()
+
+
+
+@test('two sockets for the network: both are shut down')
+def _():
+    (far_r, r), (far_w, w) = unix_pair(), unix_pair()
+    c = Chain(['tls-handshake', '-x'], client=True,
+              preexec=descriptors({0: r.fileno(), 1: w.fileno()}))
+    is_equal(c.wait(), 100)
+    cannot_go_on(r)
+    cannot_go_on(w)
+
+
+@test('tls-await that cannot read the control socket: 111, and the network is shut down')
+def _():
+    client, server = tcp_pair()
+    out = os.open(temp(), os.O_WRONLY)
+    c = Chain(['tls-await', 'true'], server, keep=True, env={'TLS_CTLFD': str(out)},
+              pass_fds=[out])
+    os.close(out)
+    dies(c, 111, 'tls-await: fatal: unable to read from the control socket: Bad file descriptor')
+    cannot_go_on(server)
+
+
+@test('an application that tls-ctl-start has asked for in vain cannot go on in plaintext, either')
+def _():
+    for is_deaf in False, True:
+        client, server = tcp_pair()
+        ctl, ours = unix_pair()
+        if is_deaf:
+            ctl.close()
+        c = Chain(['tls-ctl-start', 'echo', 'ran'], server, keep=True, pass_fds=[ours.fileno()],
+                  env={n: str(ours.fileno()) for n in UCSPI_FDS})
+        ours.close()
+        ctl.close()
+        is_equal(c.wait(), 97)
+        cannot_go_on(server)
 
 
 run()

@@ -20,10 +20,11 @@ from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
 from ucspi import ECHO, PLUMBING, SETTINGS, application, starttls
 
 
-def session(io, app=('cat',), env=None, **settings):
+def session(io, app=('cat',), env=None, preexec=None, **settings):
     """An immediate session through tls-io with these options; the peer, and the chain."""
     client, server = tcp_pair()
-    c = Chain(['tls-handshake', 'tls-io', *io, *app], server, env=server_env(**env or {}))
+    c = Chain(['tls-handshake', 'tls-io', *io, *app], server, env=server_env(**env or {}),
+              preexec=preexec)
     return Peer(client, **settings).handshake(), c
 
 
@@ -92,6 +93,19 @@ def _():
         engine.recv(100)
         engine.send(said)
         dies(c, 98, 'tls-io: fatal: malformed message from the engine')
+
+
+@test('an application that does not take the reply: 111, and the session is not joined')
+def _():
+    app, ctl = unix_pair()
+    app.close()
+    engine, ours = unix_pair()
+    c = Chain(['tls-io', 'echo', 'ran'], pass_fds=[ours.fileno(), ctl.fileno()],
+              env={'TLS_SESSIONFD': str(ours.fileno()), 'TLS_CTLFD': str(ctl.fileno()),
+                   'TLS_NETRFD': '0', 'TLS_NETWFD': '1', 'SSL_PROTOCOL': 'x'})
+    ours.close()
+    dies(c, 111, 'tls-io: fatal: unable to reply to the application: Broken pipe')
+    is_equal(engine.recv(100), b'', 'what the engine gets')
 
 
 # Sessions
@@ -295,15 +309,22 @@ while True:
 PASSED = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]
 
 
+def as_ever():
+    """A preexec: the shell that has started the tests may ignore some of them."""
+    for n in PASSED:
+        signal.signal(n, signal.SIG_DFL)
+
+
 @test('-w: TERM, HUP, INT and QUIT reach the program, and tls-io ends as it ends')
 def _():
     for n in PASSED:
-        peer, c = session(['-w'], [*ON_SIGNAL, *(str(int(s)) for s in PASSED)])
+        peer, c = session(['-w'], [*ON_SIGNAL, *(str(int(s)) for s in PASSED)],
+                          preexec=as_ever)
         is_equal(peer.recv(6), b'ready\n')
         os.kill(c.pid, n)
         is_equal(peer.end_politely(), (b'got %d\n' % n, 'close_notify'))
         dies_silently(c, 3)
-        peer, c = session(['-w'], ON_SIGNAL)
+        peer, c = session(['-w'], ON_SIGNAL, preexec=as_ever)
         is_equal(peer.recv(6), b'ready\n')
         os.kill(c.pid, n)
         peer.end_politely()

@@ -13,6 +13,7 @@ from chain import PYTHON, Chain, delayed, dies, without_pid
 from peer import Peer
 from pki import server_env
 from proc import environ_of
+from processes import wait_process
 from scratch import close_later, temp, temp_dir
 from sockets import tcp_pair, unix_pair
 from tap import SLOW, is_equal, is_true, run, test, wait_for
@@ -145,6 +146,20 @@ def _():
         is_equal(found.get('KEEP'), '1')
         is_equal(peer.end_politely(), (b'', 'close_notify'))
         is_equal(c.wait(), 0)
+
+
+@test('nor does it without a program')
+def _():
+    client, server = tcp_pair()
+    c = Chain(delayed(application('greet(); ask()' + ECHO),
+                      ['tls-await', 'tls-handshake', 'tls-io', '-w']), server, env=server_env())
+    starttls(client)
+    peer = Peer(client).handshake()
+    pid = wait_process('tls-io')
+    wait_for(lambda: 'TLS_SESSIONFD' not in environ_of(pid), 'a clean environment')
+    is_equal([n for n in environ_of(pid) if n in SETTINGS + PLUMBING], [], 'variables left')
+    is_equal(peer.end_politely(), (b'', 'close_notify'))
+    is_equal(c.wait(), 0)
 
 
 # The peer, as START tells the engine

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,10 +17,12 @@
 
 #include <skalibs/djbunix.h>
 #include <skalibs/socket.h>
+#include <skalibs/strerr.h>
 #include <skalibs/tai.h>
 #include <skalibs/uint16.h>
 #include <skalibs/uint32.h>
 
+#include "../../src/session/progname.h"
 #include "../../src/session/session.h"
 
 static void start_roundtrip(void **state)
@@ -82,6 +85,22 @@ static void start_is_clean(void **state)
   s[n - 1] = '\033';
   assert_true(session_start_unpack(&start, s, n));
   assert_string_equal(start.peer, "192.0.2.1?x?");
+}
+
+static void progname_is_whole(void **state)
+{
+  (void)state;
+  char s[PROGNAME_SIZE], pid[PID_FMT], peer[SESSION_PEER_MAX + 1], wanted[256];
+  pid[pid_fmt(pid, getpid())] = 0;
+  progname_set(s, "tls-handshake", "");
+  snprintf(wanted, sizeof wanted, "tls-handshake: pid %s", pid);
+  assert_string_equal(PROG, wanted);
+  memset(s, 'x', sizeof s);
+  memset(peer, 'p', SESSION_PEER_MAX);
+  peer[SESSION_PEER_MAX] = 0;
+  progname_set(s, "tls-handshake", peer);
+  snprintf(wanted, sizeof wanted, "tls-handshake: pid %s: %s", pid, peer);
+  assert_string_equal(PROG, wanted);
 }
 
 static void facts_roundtrip(void **state)
@@ -335,6 +354,7 @@ int main(void)
     cmocka_unit_test(start_roundtrip),
     cmocka_unit_test(start_malformed),
     cmocka_unit_test(start_is_clean),
+    cmocka_unit_test(progname_is_whole),
     cmocka_unit_test(facts_roundtrip),
     cmocka_unit_test(facts_are_cut_and_bounded),
     cmocka_unit_test(facts_malformed),
