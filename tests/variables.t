@@ -156,7 +156,7 @@ def _():
     starttls(client)
     peer = Peer(client).handshake()
     pid = wait_process('tls-io')
-    wait_for(lambda: 'TLS_SESSIONFD' not in environ_of(pid), 'a clean environment')
+    wait_for(lambda: 'TLS_PLAINRFD' not in environ_of(pid), 'a clean environment')
     is_equal([n for n in environ_of(pid) if n in SETTINGS + PLUMBING], [], 'variables left')
     is_equal(peer.end_politely(), (b'', 'close_notify'))
     is_equal(c.wait(), 0)

@@ -180,7 +180,8 @@ class Chain:
 def without_pid(text):
     """Text less the one process number after the name of our program that begins a line, or comes
     after the time that s6-log has put there."""
-    return re.sub(r'^((?:@[0-9a-f]+ )?tls-[a-z-]+): pid [1-9][0-9]*(?=: )', r'\1', text, flags=re.M)
+    time = r'(?:@[0-9a-f]+ |[0-9-]+ [0-9:.]+ +)?'
+    return re.sub(r'^(' + time + r'tls-[a-z-]+): pid [1-9][0-9]*(?=: )', r'\1', text, flags=re.M)
 
 
 def descriptors(table):
