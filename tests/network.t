@@ -110,6 +110,20 @@ def _():
         client.close()
 
 
+@test('1 and 2 on one pipe, without a network on 0: what is said there is heard')
+def _():
+    for argv in ['tls-await', '-x'], ['tls-ctl-start', '-x'], ['tls-handshake', '-x'], \
+            ['tls-ctl-open', '-x']:
+        r, w = os.pipe()
+        null = os.open('/dev/null', os.O_RDWR)
+        c = Chain(argv, client=True, preexec=descriptors({0: null, 1: w, 2: w}))
+        os.close(null)
+        os.close(w)
+        is_equal(c.wait(), 100)
+        is_true(os.read(r, 1000).startswith(b'%s: pid ' % argv[0].encode()), 'a line')
+        os.close(r)
+
+
 class TwoSockets:
     """What a peer uses of a socket, over two: one for each direction."""
 

@@ -65,7 +65,9 @@ void chain_shut(struct chain_network const *net)
 
 void chain_unlog(struct chain_network const *net)
 {
-  if (!fd_is_copy(net->rfd, 2) && !fd_is_copy(net->wfd, 2)) return;
+  char id[CHAIN_NETID_SIZE];
+  if (!chain_netid(id, net->rfd)) return; /* no network: 1 and 2 may well be one log */
+  if (!netid_is(id, 2) && !fd_is_copy(net->wfd, 2)) return;
   int fd = open2("/dev/null", O_RDWR);
   if (fd < 0 || fd_move(2, fd) < 0) fd_close(2);
 }
