@@ -97,6 +97,17 @@ def _():
         client.close()
 
 
+@test('the network on 2, too: nor does tls-await, whose application may go on in plaintext')
+def _():
+    client, server = tcp_pair()
+    app, tls = unix_pair()
+    c = on(server, (0, 1, 2), ['tls-await', '-t', '1', 'true'], more={10: tls.fileno()},
+           env={'TLS_CTLFD': '10'})
+    tls.close()
+    is_equal(c.wait(), 97)
+    is_equal(read_to_end(client), b'', 'what it writes to the network')
+
+
 @test('2 on another socket than the network is left alone, and so is a log that 1 is on, too')
 def _():
     for numbers, options in ((0, 1), []), ((6, 7), ['-c']):

@@ -2,22 +2,24 @@
 # ISC licence: see COPYING.
 # Variables of a chain that are empty, double or stale; what START says of the peer; log lines.
 
+import fcntl
 import os
 import re
 import signal
 import socket
 import struct
 import sys
+import termios
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import PYTHON, Chain, delayed, dies, without_pid
+from chain import PYTHON, Chain, delayed, dies, not_resident, without_pid
 from peer import Peer
 from pki import server_env
-from proc import environ_of
-from processes import wait_process
+from proc import environ_of, state_of
+from processes import confined_engine, wait_process
 from scratch import close_later, temp, temp_dir
-from sockets import tcp_pair, unix_pair
+from sockets import read_to_end, tcp_pair, unix_pair
 from tap import SLOW, is_equal, is_true, run, test, wait_for
-from ucspi import ECHO, PLUMBING, SETTINGS, application, starttls
+from ucspi import ECHO, FACTS, NETIDS, PLUMBING, SETTINGS, UCSPI_FDS, application, starttls
 
 
 # Empty is not unset
@@ -162,6 +164,19 @@ def _():
     is_equal(c.wait(), 0)
 
 
+@test('the engine gets no variable of a chain, neither of this one nor of an outer one')
+def _():
+    not_resident('gets nothing at all from a chain')
+    client, server = tcp_pair()
+    stale = FACTS + UCSPI_FDS + NETIDS[1:] + ['TLS_PLAINRFD', 'TLS_PLAINWFD', 'TLS_NETRFD']
+    c = Chain(['tls-handshake', 'true'], server, env=server_env(**{n: '99' for n in stale}))
+    found = environ_of(confined_engine())
+    is_equal([n for n in found if n in PLUMBING + stale], [], 'variables of the engine')
+    is_true('KEYFILE' in found, 'its settings')
+    client.close()
+    is_equal(c.wait(), 97)
+
+
 # The peer, as START tells the engine
 
 def start_with(env):
@@ -212,6 +227,29 @@ def _():
                 tcp('192 0', '25'), tcp('\x7f', '25'), tcp('\u00e9', '25'), tcp('x' * 5000, '25'),
                 {'PROTO': 'IPC', 'IPCREMOTEEUID': ''}, {'PROTO': 'IPC', 'IPCREMOTEPID': '7'}):
         is_equal(start_with(env), '', 'with %r' % env)
+
+
+@test('the engine has the last word: its alert arrives before the network is shut down')
+def _():
+    path = temp_dir() + '/engine'
+    engine = listening(path)
+    engine.settimeout(20 * SLOW)
+    client, server = tcp_pair()
+    c = Chain(['tls-handshake', 'echo', 'ran'], server, env={'TLS_ENGINE': path})
+    s, _ = engine.accept()
+    s.settimeout(20 * SLOW)
+    _, fds, _, _ = socket.recv_fds(s, 4096, 2)
+    failed = b'X' + bytes([97]) + bytes(17) + b'for a reason'
+    s.sendall(struct.pack('>IH', len(failed), 0) + failed)
+    unread = bytearray(4)
+    wait_for(lambda: fcntl.ioctl(s, termios.TIOCOUTQ, unread) == 0 and not any(unread), 'a reader')
+    wait_for(lambda: state_of(c.pid) == 'S', 'it to wait for the end')
+    os.write(fds[1], b'alert')
+    s.close()
+    for fd in fds:
+        os.close(fd)
+    is_equal(read_to_end(client), b'alert', 'what the client gets')
+    dies(c, 97, 'tls-handshake: fatal: unable to start TLS: for a reason')
 
 
 # Lines
