@@ -11,7 +11,7 @@ import struct
 import sys
 import termios
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import PYTHON, Chain, delayed, dies, not_resident, without_pid
+from chain import PYTHON, Chain, delayed, dies, not_resident, not_under_valgrind, without_pid
 from peer import Peer
 from pki import server_env
 from proc import environ_of, state_of
@@ -135,6 +135,7 @@ def _():
 
 @test('tls-io -w does not keep the settings in the environment that /proc shows')
 def _():
+    not_under_valgrind('shows an environment of its own there')
     for argv in ['tls-io', '-w', 'sh', '-c', 'cat'], ['tls-io', '-wZ', 'sh', '-c', 'cat']:
         client, server = tcp_pair()
         c = Chain(['tls-handshake', *argv], server, env=server_env(KEEP='1', TLS_ALPN='smtp'))
@@ -152,6 +153,7 @@ def _():
 
 @test('nor does it without a program')
 def _():
+    not_under_valgrind('shows an environment of its own there')
     client, server = tcp_pair()
     c = Chain(delayed(application('greet(); ask()' + ECHO),
                       ['tls-await', 'tls-handshake', 'tls-io', '-w']), server, env=server_env())
