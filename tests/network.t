@@ -288,6 +288,22 @@ def _():
     os.close(w)
 
 
+# The order of the stages, where FAILURES does not have it
+
+@test('tls-ctl-open or tls-handshake after tls-handshake: 100, and which goes where')
+def _():
+    for second, line in (
+            (delayed(['cat'], ['tls-await', 'tls-io']),
+             'tls-ctl-open: fatal: a session has been started: '
+             'tls-ctl-open goes before tls-handshake'),
+            (['tls-handshake', 'cat'], 'tls-handshake: fatal: descriptor 0 is not a network: '
+             'has tls-handshake run before? tls-io goes after it')):
+        client, server = tcp_pair()
+        c = on(server, (0, 1), ['tls-handshake', *second], env=server_env())
+        is_equal(Peer(client).handshake().recv_all(), (b'', 'eof'))
+        dies(c, 100, line)
+
+
 # After the application has asked, nobody who fails leaves the network open for plaintext
 
 # An application that asks with %s, waits for the end of the TLS side, and then tries to go on in

@@ -1,6 +1,7 @@
 /* ISC licence: see COPYING. */
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include <skalibs/djbunix.h>
 #include <skalibs/sgetopt.h>
@@ -40,6 +41,15 @@ static void sides_open(struct side *tls, struct side *app, char const *netid)
   side_name(app, app_names, netid);
 }
 
+/* A stale TLS_SESSIONFD is replaced; one that is a socket is a session that has begun too early. */
+static void order_check_open(void)
+{
+  unsigned int fd;
+  char const *s = getenv("TLS_SESSIONFD");
+  if (s && chain_scan(s, &fd) && chain_is_socket(fd))
+    chain_die(0, EXIT_USAGE, "a session has been started: tls-ctl-open goes before tls-handshake");
+}
+
 int main(int argc, char const **argv)
 {
   char prog[PROGNAME_SIZE], netid[CHAIN_NETID_SIZE];
@@ -65,6 +75,7 @@ int main(int argc, char const **argv)
   if (n >= argc) chain_die(0, EXIT_USAGE, "unterminated block");
   if (n + 1 == argc) chain_die(0, EXIT_USAGE, "no program after the block");
   argv[n] = 0;
+  order_check_open();
 
   /* of pipes there are two, and a program may be in one for another reason: not a name for both */
   if (!chain_is_socket(net.rfd) || !chain_netid(netid, net.rfd)) netid[0] = 0;

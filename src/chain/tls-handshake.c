@@ -122,7 +122,7 @@ static void network_check(struct options const *o)
 }
 
 /* A request that is still in the control socket is one that tls-await should have taken. */
-static void order_check(struct options const *o)
+static void order_check_request(struct options const *o)
 {
   char const *s = chain_getenv(&o->net, "TLS_CTLFD");
   unsigned int fd;
@@ -206,7 +206,7 @@ int main(int argc, char const *const *argv)
   chain_unlog(&o.net);
   options_check(&o);
   network_check(&o);
-  order_check(&o);
+  order_check_request(&o);
   chain_peer(o.start.peer);
 
   tain_now_set_stopwatch_g();
