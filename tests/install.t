@@ -3,6 +3,8 @@
 # configure and make, in copies of the tree: install, uninstall, clean, static or not, warnings.
 
 import fnmatch
+import functools
+import glob
 import os
 import re
 import shutil
@@ -108,8 +110,8 @@ def same_libraries():
             *('--with-lib=' + d for d in dict.fromkeys(dirs))]
 
 
-def configure(d, *options, **kw):
-    return sh(d, './configure', *same_libraries(), *options, **kw)
+def configure(d, *options, first=(), **kw):
+    return sh(d, './configure', *first, *same_libraries(), *options, **kw)
 
 
 def make(d, *argv, **kw):
@@ -291,10 +293,10 @@ def _():
     is_equal(set(re.findall(r'(?<!\S)--[a-z-]+', text)), set(known) - {'--help'}, 'options')
 
 
-def is_refused(line, *options):
+def is_refused(line, *options, **kw):
     """configure dies, with a line that begins so and nothing else on stderr; makes nothing."""
     d = clone()
-    errors = configure(d, *options, fails=True)[1]
+    errors = configure(d, *options, fails=True, **kw)[1]
     is_true(errors.startswith('configure: fatal: ' + line) and errors.find('\n') == len(errors) - 1,
             'one line: %r' % errors)
     is_true(not os.path.exists(d + '/config.mak'), 'no config.mak')
@@ -312,34 +314,158 @@ def _():
     is_refused("skalibs' sysdeps not found: install skalibs-dev, or give --with-sysdeps",
                '--with-sysdeps=/nonexistent')
     is_refused('/nonexistent/cc does not compile', 'CC=/nonexistent/cc')
-    cc = temp("""for arg ; do
-  case $arg in -ltls|*/libtls.a) echo "ld: cannot find $arg" >&2 ; exit 1 ;; esac
+    line = is_refused('libtls with tls_accept_cbs does not link',
+                      compiler_without('-ltls|*/libtls.a', 'ld: cannot find it'))
+    is_true('cannot find' in line, 'the reason, as the compiler tells it: ' + line)
+
+
+def compiler_without(argument, reason):
+    """CC for configure: the compiler under test, but it refuses an argument, a pattern of sh."""
+    return 'CC=sh ' + temp("""for arg ; do
+  case $arg in %s) echo '%s' >&2 ; exit 1 ;; esac
 done
 exec %s "$@"
-""" % configured('CC'))
-    line = is_refused('libtls with tls_accept_cbs does not link', 'CC=sh ' + cc)
-    is_true('cannot find' in line, 'the reason, as the compiler tells it: ' + line)
+""" % (argument, reason, configured('CC')))
+
+
+@functools.lru_cache(maxsize=None)
+def sysdeps(*options):
+    """Where configure finds skalibs' sysdeps."""
+    out = configure(clone(), *options)[0]
+    return os.path.realpath(re.search(r"^skalibs' sysdeps: (.*)$", out, re.M)[1])
+
+
+@test("configure finds skalibs' sysdeps beside its archive, as clang needs that tells no multiarch")
+def _():
+    is_equal(sysdeps(compiler_without('-print-multiarch', 'unsupported option')), sysdeps())
+
+
+def prefix_with(include={}, lib={}):
+    """Options for a directory with these headers and libraries, to come before all others."""
+    d = temp_dir()
+    for name, content in [('include/' + k, v) for k, v in include.items()] + [
+            ('lib/' + k, v) for k, v in lib.items()]:
+        os.makedirs(os.path.dirname('%s/%s' % (d, name)), exist_ok=True)
+        with open('%s/%s' % (d, name), 'wb') as f:
+            f.write(content)
+    return ['--with-sysdeps=' + sysdeps(), *('--with-%s=%s/%s' % (kind, d, kind)
+            for kind in ('include', 'lib') if os.path.exists('%s/%s' % (d, kind)))]
+
+
+def archive(name):
+    with open(configured('LIB_' + name), 'rb') as f:
+        return f.read()
+
+
+@test('configure: --with-include or --with-lib forgotten is one clear line')
+def _():
+    is_refused('no usable headers of skalibs and execline: ', '--without-engine',
+               first=prefix_with({'execline/execline.h': b'#error none\n'}))
+    other = {'skalibs/config.h': b'#define SKALIBS_VERSION "0.1"\n'}
+    skalibs = {'libskarnet.a': archive('SKALIBS')}
+    with_both = prefix_with(other, skalibs)
+    for options in prefix_with(other), [o for o in with_both if '--with-include=' not in o]:
+        line = is_refused('/', '--without-engine', first=options)
+        is_true('libskarnet.a is skalibs ' in line and ' 0.1' in line and
+                line.endswith(': give both --with-include and --with-lib\n'), line)
+    is_refused('no usable tls.h: ', first=prefix_with({'tls.h': b'#error none\n'}))
+
+
+@test('configure: an archive for another libc, or that does something else, is one clear line')
+def _():
+    is_refused('libskarnet.a not found: ', # of glibc, for musl-gcc
+               compiler_without('-lskarnet', 'the linker does not look there'))
+    empty = b'!<arch>\n'
+    is_refused('these archives do not link, are they for another libc? ', '--without-engine',
+               first=prefix_with(lib={'libskarnet.a': empty}))
+    d = temp_dir()
+    with open(d + '/el.c', 'w') as f:
+        f.write('int el_semicolon(char const **argv) { return !argv; }\n')
+    sh(d, *configured('CC').split(), '-c', 'el.c')
+    sh(d, 'ar', 'rc', 'libexecline.a', 'el.o')
+    is_refused('a program with skalibs and execline fails: ', '--without-engine',
+               first=['--with-lib=' + d, '--with-sysdeps=' + sysdeps()])
+
+
+@test('configure: tls.h of one TLS library and libtls of another is one clear line')
+def _():
+    if configured('WITHOUT_ENGINE'):
+        raise Skip('no libtls')
+    line = is_refused('/', first=prefix_with({
+        'tls.h': b'#include_next <tls.h>\n',
+        'openssl/opensslv.h': b'#define OPENSSL_VERSION_TEXT "AnotherSSL 1"\n'}))
+    is_true('/tls.h is not of the libtls found, which has ' in line, line)
+
+
+@test('configure: a shared libtls that tls-engine would not find is told')
+def _():
+    if configured('WITHOUT_ENGINE'):
+        raise Skip('no libtls')
+    d = temp_dir()
+    with open(d + '/tls.c', 'w') as f:
+        f.write('int tls_init(void) { return 0; } int tls_accept_cbs(void) { return 0; }\n')
+    sh(d, *configured('CC').split(), '-shared', '-fPIC', '-o', 'libtls.so',
+       '-Wl,-soname,libtls-of-the-test.so', 'tls.c')
+    os.symlink('libtls.so', d + '/libtls-of-the-test.so')
+    told = 'libtls: not where tls-engine will look for it: give LDFLAGS=-Wl,-rpath,DIR\n'
+    for rpath, expected in ('', True), ('-Wl,-rpath,' + d, False):
+        out = configure(clone(), 'LDFLAGS=' + rpath, first=['--with-lib=' + d])[0]
+        is_equal(told in out, expected, out)
+
+
+@test('configure: _FORTIFY_SOURCE, but not where it cannot be or somebody else has decided')
+def _():
+    def levels(*options):
+        d = clone()
+        configure(d, *options)
+        with open(d + '/config.mak') as f:
+            return re.findall('-D_FORTIFY_SOURCE=.', f.read())
+    cc = configured('CC').split()
+    if '_FORTIFY_SOURCE' in sh('/', *cc, '-O2', '-dM', '-E', '-x', 'c', '/dev/null')[0]:
+        raise Skip('the compiler does that')
+    is_true(levels() in (['-D_FORTIFY_SOURCE=3'], ['-D_FORTIFY_SOURCE=2']), levels())
+    is_equal(levels('CPPFLAGS=-D_FORTIFY_SOURCE=1'), ['-D_FORTIFY_SOURCE=1'])
+    for flags in '-O0', '-U_FORTIFY_SOURCE', '-O1 -fsanitize=undefined':
+        is_equal(levels('CFLAGS=' + flags), [], flags)
 
 
 # Warnings
 
-def compiles_cleanly(cc):
+def compiles_cleanly(cc, flags, target):
+    """The variables of the config.mak that it is compiled with."""
     need(cc)
     if configured('CC').split()[0] not in ('cc', 'gcc', 'clang'):
         raise Skip('the libraries are for ' + configured('CC'))
     d = clone()
-    configure(d, 'CC=' + cc, 'CFLAGS=-Wall -Wextra')
-    is_equal(make(d, 'check-programs')[1], '', 'warnings')
+    configure(d, 'CC=' + cc, 'CFLAGS=' + flags)
+    is_equal(make(d, target)[1], '', 'warnings')
+    with open(d + '/config.mak') as f:
+        return dict(re.findall('^(.*) := (.*)$', f.read(), re.M))
+
+
+@functools.lru_cache(maxsize=None)
+def flags_for_strict_c99(cc):
+    flags = compiles_cleanly(cc, '-std=c99', 'all')
+    return ['-DTLS_ENGINE_PATH=""', *flags['CPPFLAGS'].split(), *flags['CFLAGS'].split()]
 
 
 @test('gcc -Wall -Wextra has no warning')
 def _():
-    compiles_cleanly('gcc')
+    compiles_cleanly('gcc', '-Wall -Wextra', 'check-programs')
 
 
 @test('clang -Wall -Wextra has no warning')
 def _():
-    compiles_cleanly('clang')
+    compiles_cleanly('clang', '-Wall -Wextra', 'check-programs')
+
+
+for cc in 'gcc', 'clang':
+    # What configure chooses for the first does for all. 2x is what 23 is to gcc 12, too.
+    for std in 'c99', 'gnu99', 'c11', 'c17', 'gnu17', 'c2x', 'gnu2x':
+        @test('%s -std=%s has no warning' % (cc, std))
+        def _(cc=cc, std=std):
+            is_equal(sh(TOP, cc, *flags_for_strict_c99(cc), '-std=' + std, '-fsyntax-only',
+                        *glob.glob(TOP + '/src/*/*.c')), ('', ''), std)
 
 
 run()
