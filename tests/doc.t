@@ -181,6 +181,15 @@ def _():
     is_equal(shown.replace('\n', ''), ciphers)
 
 
+@test('the default curves are those of the page')
+def _():
+    code = re.search(r'#define HYBRID "(.*)"\n.* default_curves\[\] = HYBRID "(.*)";',
+                     read('src', 'tls', 'settings.c'))
+    shown = re.search(r'^\.It Ev TLS_CURVES$.*?^\.It', page('tls-chain-environment.7'), re.M | re.S)
+    is_equal(re.findall(r'^\.Li (.*,P-384) ', shown[0], re.M),
+             [code[1] + code[2], code[2].lstrip(',')])
+
+
 @test('the limits and the messages in tls-engined(8) are those of the code')
 def _():
     text = page('tls-engined.8')

@@ -72,26 +72,24 @@ static int protocols_set(struct tls_config *c, char const *s)
   return tls_config_parse_protocols(&p, s) < 0 ? -1 : tls_config_set_protocols(c, p);
 }
 
-/*
-  Whether libtls knows the hybrid, found out on a configuration of its own, as an error would stay
-  in one; and whether TLS 1.3 is spoken: the hybrid is for nothing older, but LibreSSL 4.3 would
-  choose it in TLS 1.2, too, and fail.
-*/
-static int hybrid_is_had(void)
+static int speaks_tls13(void)
 {
   uint32_t p = TLS_PROTOCOLS_DEFAULT;
   char const *s = getenv("TLS_PROTOCOLS");
-  if (s && tls_config_parse_protocols(&p, s) < 0) return 0;
-  struct tls_config *c = tls_config_new();
-  int r = c && p & TLS_PROTOCOL_TLSv1_3 && tls_config_set_ecdhecurves(c, HYBRID) == 0;
-  tls_config_free(c);
-  return r;
+  return (!s || tls_config_parse_protocols(&p, s) == 0) && p & TLS_PROTOCOL_TLSv1_3;
 }
 
-static char const *curves(void)
+/*
+  A libtls that does not know the hybrid refuses the list that has it, and that error stays in the
+  configuration: this is the last setting that can fail. The hybrid is for TLS 1.3 only; LibreSSL
+  4.3 would offer and choose it in TLS 1.2, too, and fail.
+*/
+static int curves_set(struct tls_config *c, struct failure *why)
 {
   char const *list = getenv("TLS_CURVES");
-  return list ? list : hybrid_is_had() ? default_curves : default_curves + sizeof HYBRID;
+  if (!list && speaks_tls13() && tls_config_set_ecdhecurves(c, default_curves) == 0) return 1;
+  if (!list) list = default_curves + sizeof HYBRID; /* from X25519 on */
+  return setting_apply(c, "TLS_CURVES", list, &tls_config_set_ecdhecurves, "", why);
 }
 
 static int settings_add_server(struct tls_config *c, struct session_policy const *policy,
@@ -131,10 +129,10 @@ static int settings_add(struct tls_config *c, struct session_policy const *polic
       " (known are tlsv1.2 and tlsv1.3)", why)
     && setting_apply(c, "TLS_CIPHERS", ciphers ? ciphers : default_ciphers,
       &tls_config_set_ciphers, "", why)
-    && setting_apply(c, "TLS_CURVES", curves(), &tls_config_set_ecdhecurves, "", why)
     && setting_apply(c, "TLS_ALPN", getenv("TLS_ALPN"), &tls_config_set_alpn, "", why)
     && (policy->role == SESSION_CLIENT ? settings_add_client(c, policy, why)
-      : settings_add_server(c, policy, why));
+      : settings_add_server(c, policy, why))
+    && curves_set(c, why);
 }
 
 int settings_load(struct settings *s, struct session_policy const *policy, struct failure *why)

@@ -60,15 +60,21 @@ def not_under_valgrind(why):
 
 
 @functools.cache
-def is_libressl():
-    """Whether the engine stands on LibreSSL, not on OpenSSL by LibreTLS."""
+def libressl_version():
+    """That of the LibreSSL that the engine stands on, such as (4, 3); None for LibreTLS."""
     engine = os.path.realpath(BIN + '/tls-engine')
     out = subprocess.run(['ldd', engine], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
     for path in [engine, *(word for word in out.decode().split() if word.startswith('/'))]:
         with open(path, 'rb') as f:
-            if b'LibreSSL ' in f.read():
-                return True
-    return False
+            found = re.search(rb'LibreSSL (\d+)\.(\d+)\.\d', f.read())
+        if found:
+            return int(found[1]), int(found[2])
+    return None
+
+
+def is_libressl():
+    """Whether the engine stands on LibreSSL, not on OpenSSL by LibreTLS."""
+    return libressl_version() is not None
 
 
 # Chains
