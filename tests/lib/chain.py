@@ -255,6 +255,12 @@ def dies_of_usage(c):
     is_true(lines[0].startswith('%s: usage: %s [' % (program, program)), 'usage: ' + lines[0])
 
 
+def tells_emfile(line):
+    """Whether it is one line that ends as the libc has it, glibc or musl: too few descriptors."""
+    words = ': Too many open files\n', ': No file descriptors available\n'
+    return line.endswith(words) and line.count('\n') == 1
+
+
 def reason(c, code=97):
     """The reason that a failed handshake gives on its one line; its exit code is as told."""
     is_equal(c.wait(), code, 'exit code (stderr: %r)' % c.stderr())
