@@ -7,3 +7,6 @@ ENGINE_TARGETS :=
 LIBEXEC_TARGETS :=
 endif
 TEST_TARGETS := tests/unit/session tests/fuzz/replay
+ifeq ($(WITHOUT_CMOCKA),yes)
+TEST_TARGETS := tests/fuzz/replay
+endif
