@@ -106,8 +106,11 @@ def same_libraries():
             dirs.append(word[2:])
         elif word.startswith('/') and compiler_finds(os.path.basename(word)) != word:
             dirs.append(os.path.dirname(word))
-    return [*('%s=%s' % (v, configured(v)) for v in ('CC', 'CPPFLAGS', 'LDFLAGS')),
-            *('--with-lib=' + d for d in dict.fromkeys(dirs))]
+    dirs = list(dict.fromkeys(dirs))
+    # Those under test may be static; what is built here looks for shared ones there, too.
+    flags = [configured('LDFLAGS'), *('-Wl,-rpath,' + d for d in dirs)]
+    return [*('%s=%s' % (v, configured(v)) for v in ('CC', 'CPPFLAGS')),
+            'LDFLAGS=' + ' '.join(flags), *('--with-lib=' + d for d in dirs)]
 
 
 def configure(d, *options, first=(), **kw):
