@@ -62,8 +62,9 @@ static int session_wait(struct session *s)
   The reply that UCSPI-TLS promises for the command Y: the facts, one more null byte, a close. It
   goes before JOIN: an application without a reply takes the network for its own again, and might
   go on in plaintext between the records; one with a reply finds the pipes closed if JOIN fails.
+  Returns 0, or an errno: an application that does not wait for the reply may have its session.
 */
-static void reply_send(int ctl)
+static int reply_send(int ctl)
 {
   char s[SESSION_MAX + 1024];
   size_t n = 0;
@@ -77,10 +78,11 @@ static void reply_send(int ctl)
   for (size_t done = 0; done < n; )
   {
     ssize_t r = fd_send(ctl, s + done, n - done, MSG_NOSIGNAL);
-    if (r < 0) chain_diesys(&net, EXIT_SYSTEM, "reply to the application");
+    if (r < 0) return errno;
     done += r;
   }
   close(ctl);
+  return 0;
 }
 
 /* Two pipes; the far ends go where the network was. */
@@ -185,8 +187,10 @@ int main(int argc, char const *const *argv)
     plain_open(plain, place);
   }
   tain_now_set_stopwatch_g();
-  if (ctl >= 0) reply_send(ctl);
+  int unheard = ctl >= 0 ? reply_send(ctl) : 0;
   session_join(&s, &o, plain);
+  errno = unheard;
+  if (unheard) chain_diesys(&net, EXIT_SYSTEM, "reply to the application");
 
   if (!wait && !argc) return 0;
   if (!wait) chain_exec(&net, argv, drop, 0, 0);
