@@ -5,13 +5,13 @@
 #include <sys/resource.h>
 #include <errno.h>
 #include <grp.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #ifdef __linux__
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <linux/capability.h>
 #endif
 
 #include <skalibs/types.h>
@@ -77,10 +77,26 @@ static int confine_user(struct failure *why)
 
 #ifdef __linux__
 
+/* As capset(2) has it; the kernel's headers are not where every libc is. */
+struct capabilities_header
+{
+  uint32_t version;
+  int pid;
+};
+
+struct capabilities
+{
+  uint32_t effective;
+  uint32_t permitted;
+  uint32_t inheritable;
+};
+
+enum { CAPABILITIES_VERSION_3 = 0x20080522, CAPABILITIES_N = 2 };
+
 static int confine_capabilities(struct failure *why)
 {
-  struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-  struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
+  struct capabilities_header header = { .version = CAPABILITIES_VERSION_3 };
+  struct capabilities none[CAPABILITIES_N] = { { 0 } };
   if (!geteuid()) return 1; /* root without TLS_UID has asked to stay what it is */
 #ifdef PR_CAP_AMBIENT
   prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);

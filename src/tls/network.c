@@ -9,14 +9,15 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#ifdef __linux__
-#include <linux/sockios.h>
-#endif
-
 #include <skalibs/allreadwrite.h>
 #include <skalibs/djbunix.h>
 
 #include "network.h"
+
+#ifdef __linux__
+#define SIOCOUTQ TIOCOUTQ  /* tcp(7); the kernel's headers are not where every libc is */
+#define SIOCOUTQNSD 0x894B
+#endif
 
 /* How long the peer may be silent after it has taken everything, and how much it may say. */
 enum { SILENCE_SECONDS = 5, DROP_MAX = 64 << 20, TICK_MAX_MS = 1000 };
