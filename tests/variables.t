@@ -254,6 +254,26 @@ def _():
     dies(c, 97, 'tls-handshake: fatal: unable to start TLS: for a reason')
 
 
+@test('a session of a resident engine is handed on as it should be: each call on it waits')
+def _():
+    path = temp_dir() + '/engine'
+    engine = listening(path)
+    engine.settimeout(20 * SLOW)
+    client, server = tcp_pair()
+    flags = ('import fcntl, os, sys; fd = int(os.environ["TLS_SESSIONFD"]);'
+             'sys.exit(bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK))')
+    c = Chain(['tls-handshake', *PYTHON, flags], server, env={'TLS_ENGINE': path})
+    s, _ = engine.accept()
+    s.settimeout(20 * SLOW)
+    _, fds, _, _ = socket.recv_fds(s, 4096, 2)
+    facts = b'F\0TLSv1.3\0\1cipher\0'
+    s.sendall(struct.pack('>IH', len(facts), 0) + facts)
+    is_equal(c.wait(), 0, 'non-blocking')
+    s.close()
+    for fd in fds:
+        os.close(fd)
+
+
 # Lines
 
 def is_numbered(c, programs, more=()):
