@@ -31,8 +31,9 @@ src/tls/pem.o: src/tls/pem.c src/tls/pem.h
 src/tls/rehearse.o: src/tls/rehearse.c src/session/session.h src/tls/buf.h src/tls/config.h src/tls/failure.h src/tls/rehearse.h src/tls/settings.h
 src/tls/relay.o: src/tls/relay.c src/session/session.h src/tls/buf.h src/tls/connection.h src/tls/failure.h src/tls/network.h src/tls/relay.h src/tls/text.h
 src/tls/serve.o: src/tls/serve.c src/session/progname.h src/session/session.h src/tls/buf.h src/tls/confine.h src/tls/connection.h src/tls/facts.h src/tls/failure.h src/tls/keypairs.h src/tls/network.h src/tls/relay.h src/tls/serve.h src/tls/settings.h src/tls/text.h
-src/tls/settings.o: src/tls/settings.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/hostname.h src/tls/keypairs.h src/tls/settings.h src/tls/trust.h
+src/tls/settings.o: src/tls/settings.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/hostname.h src/tls/keypairs.h src/tls/settings.h src/tls/tickets.h src/tls/trust.h
 src/tls/text.o: src/tls/text.c src/tls/text.h
+src/tls/tickets.o: src/tls/tickets.c src/tls/tickets.h
 src/tls/tls-engine.o: src/tls/tls-engine.c src/session/progname.h src/session/session.h src/tls/crash.h src/tls/failure.h src/tls/inherit.h src/tls/serve.h src/tls/settings.h
 src/tls/tls-engined.o: src/tls/tls-engined.c src/session/progname.h src/session/session.h src/tls/inherit.h src/tls/keeper.h src/tls/worker.h
 src/tls/trust.o: src/tls/trust.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/pem.h src/tls/text.h src/tls/trust.h
@@ -51,9 +52,9 @@ OBJECTS_tls-io := src/chain/tls-io.o src/chain/chain_env.o src/chain/chain_fd.o 
 LIBS_tls-io = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/session/session_facts.o src/session/progname.o
 LIBS_tls-ctl-start = $(LIB_SKALIBS) $(LIB_SOCKET)
-OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/crash.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/inherit.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/crash.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/inherit.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engine = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/inherit.o src/tls/keeper.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/rehearse.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/trust.o src/tls/worker.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/inherit.o src/tls/keeper.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/rehearse.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/tls/worker.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engined = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/unit/session := tests/unit/session.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/unit/session = $(LIB_CMOCKA) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)

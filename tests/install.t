@@ -396,7 +396,8 @@ def _():
         raise Skip('no libtls')
     line = is_refused('/', first=prefix_with({
         'tls.h': b'#include_next <tls.h>\n',
-        'openssl/opensslv.h': b'#define OPENSSL_VERSION_TEXT "AnotherSSL 1"\n'}))
+        'openssl/opensslv.h': b'#define OPENSSL_VERSION_TEXT "AnotherSSL 1"\n',
+        'openssl/x509.h': b'void X509_free(void *);\n'}))
     is_true('/tls.h is not of the libtls found, which has ' in line, line)
 
 

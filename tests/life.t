@@ -5,16 +5,16 @@
 
 import os
 import socket
+import struct
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import Chain, descriptors, not_resident
+from chain import Chain, not_resident
 from engined import join_through, start_engine
 from peer import TLS12, TLS13
 from pki import server_env
 from privileges import as_root
-from proc import find_processes, is_alive
-from processes import wait_engine
+from proc import find_processes
 from relay import Background, Session, is_same, join_app, sample_data
 from tap import SLOW, is_equal, is_true, run, test, wait_for
 
@@ -171,22 +171,25 @@ def _():
 
 @as_root('an engine that lingers does not read without an end')
 def _():
-    """A network that is never empty: the application has ended, and so ends the session."""
-    with open('/dev/zero', 'rb') as zero, open('/dev/null', 'wb') as null:
-        c = Chain(['tls-handshake', '-6', '3', '-7', '4', 'tls-io', 'true'], env=server_env(),
-                  client=True, preexec=descriptors({3: zero.fileno(), 4: null.fileno()}))
-    engine = wait_engine()[0]
-    read = [0]
+    """A network that is never empty, from who commands an engine by hand."""
+    start = b'S\2\0\0\0\0\1\0'  # version 2, a server, verbosity 1, no name, no peer
+    ours, its = socket.socketpair()
+    engine = Chain(['tls-engine'], its, env=server_env())
+    with ours, open('/dev/zero', 'rb') as zero, open('/dev/null', 'wb') as null:
+        socket.send_fds(ours, [struct.pack('>IH', len(start), 2) + start],
+                        [zero.fileno(), null.fileno()])
+        is_true(b'bytes came in plaintext' in ours.recv(4096), 'the session is refused')
+        read = [0]
 
-    def is_over():
-        try:
-            with open('/proc/%d/io' % engine) as f:
-                read.append(int(f.readline().split()[1]))
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-        return not is_alive(engine)
-    wait_for(is_over, 'the end of the engine')
-    is_equal(c.wait(), 97)
+        def is_over():
+            try:
+                with open('/proc/%d/io' % engine.pid) as f:
+                    read.append(int(f.readline().split()[1]))
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+            return engine.poll() is not None
+        wait_for(is_over, 'the end of the engine')
+    is_equal(engine.wait(), 97)
     is_true(0 < max(read) < 100 << 20, 'it reads %d bytes' % max(read))
 
 

@@ -121,7 +121,10 @@ def is_injection(server):
 def _():
     server = start(STARTTLS)
     is_equal(s_client(server), (0, CAPABILITIES + [GOOD_BYE]))
-    server.wait_log('tls-engine: info: session ended: 27 bytes received')
+    server.wait_log(': info: session ended: 27 bytes received')
+    ports = [re.match(r'tcpserver: ok \d+ \S+ :127\.0\.0\.1::(\d+)$', s) for s in server.log()]
+    port, = [m[1] for m in ports if m]
+    server.wait_log('tls-engine: 127.0.0.1:%s: info: session ended' % port)
     server.wait_log('tcpserver: end ')
     is_true([s for s in server.log() if re.match(
         r'tls-handshake: info: session started: TLSv1\.3 \S+, server name localhost$', s)],

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import PYTHON, Chain, delayed, descriptors, dies, script
+from chain import PYTHON, Chain, delayed, descriptors, dies, dies_unjoined, script
 from peer import Peer, Recorder
 from pki import server_env
 from scratch import temp
@@ -301,7 +301,7 @@ def _():
         client, server = tcp_pair()
         c = on(server, (0, 1), ['tls-handshake', *second], env=server_env())
         is_equal(Peer(client).handshake().recv_all(), (b'', 'eof'))
-        dies(c, 100, line)
+        dies_unjoined(c, 100, line)
 
 
 # After the application has asked, nobody who fails leaves the network open for plaintext

@@ -95,6 +95,15 @@ def _(version):
 
 # KeyUpdate and renegotiation
 
+@test('no session ticket is sent: nobody could use it')
+def _():
+    s = Session(TLS13)
+    s.output.write(b'x')
+    raw = s.peer.sock.recv(65536)
+    # one record: its header, a byte, its type, the tag
+    is_equal((len(raw), raw[:3]), (5 + 1 + 1 + 16, b'\x17\3\3'))
+
+
 def splice(source, target):
     while more := source.recv(65536):
         target.sendall(more)

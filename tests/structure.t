@@ -105,7 +105,7 @@ def _():
 FLOORS = [
     'failure text hostname file inherit crash pem',
     'network',
-    'config keypairs trust settings',
+    'config keypairs tickets trust settings',
     'connection rehearse',
     'facts relay confine',
     'serve',
@@ -113,7 +113,7 @@ FLOORS = [
     'keeper',
     'tls-engine tls-engined',
 ]
-KNOWS_TLS = 'config keypairs trust settings connection rehearse facts relay'.split()
+KNOWS_TLS = 'config keypairs tickets trust settings connection rehearse facts relay'.split()
 
 
 def calls():

@@ -9,6 +9,7 @@
 #include "hostname.h"
 #include "keypairs.h"
 #include "settings.h"
+#include "tickets.h"
 #include "trust.h"
 
 /*
@@ -138,6 +139,7 @@ static int settings_add(struct tls_config *c, struct session_policy const *polic
 int settings_load(struct settings *s, struct session_policy const *policy, struct failure *why)
 {
   struct failure said;
+  if (policy->role == SESSION_SERVER) tickets_keep_back();
   struct tls_config *c = config_new(why);
   int ok = c && settings_add(c, policy, why);
   if (ok && policy->role == SESSION_CLIENT)
