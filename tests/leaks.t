@@ -55,6 +55,8 @@ class Names:
         held = []
         for fd, link in fds_of(pid).items():
             name = self.names.get(link, 'socket' if link.startswith('socket:') else link)
+            if link == name and is_engined(pid):
+                name = 'lingering'
             if link.startswith('pipe:'):
                 name += ', writing end' if is_writable(pid, fd) else ', reading end'
             held.append('%d: %s' % (fd, name) if fd < 3 else name)
@@ -73,6 +75,11 @@ class Names:
             wait_for(now, 'descriptors', 5)
         except AssertionError:
             is_equal(self.held(pid), wanted, 'descriptors of %s' % name_of(pid))
+
+
+def is_engined(pid):
+    with open('/proc/%d/cmdline' % pid, 'rb') as f:
+        return b'tls-engined' in f.read()
 
 
 def is_writable(pid, fd):
@@ -94,6 +101,8 @@ def network_of(sock):
 NETWORK = '0: network', '1: network', '2: stderr'
 NOTHING = '0: /dev/null', '1: /dev/null', '2: stderr'
 ENGINE = '0: socket', '1: stderr', '2: stderr', 'network', 'network'
+if os.environ.get('TEST_RESIDENT'):
+    ENGINE += 'lingering, writing end',  # where a session says that it only waits for its peer
 APP_PIPES = 'to the application, reading end', 'from the application, writing end'
 TLS_PIPES = 'to the application, writing end', 'from the application, reading end'
 PLAINTEXT = ('0: to the application, reading end', '1: from the application, writing end',
