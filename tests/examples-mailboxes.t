@@ -10,30 +10,21 @@ import shutil
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import need
-from examples import Daemon, example, free_port, is_done
+from examples import SBIN, Daemon, example, free_port, is_done
 from pki import cert_hash, pki
 from scratch import temp, temp_dir
+from services import run_command
 from tap import is_equal, is_true, run, test
 
 CONF = '''
+{version}
 base_dir = {dir}/run
 state_dir = {dir}/state
 log_path = /dev/stderr
 listen = 127.0.0.1
 protocols = imap pop3 sieve
 ssl = required
-ssl_cert = <{pki}/server.pem
-ssl_key = <{pki}/server.key
-passdb {{
-  driver = static
-  args = password=secret
-}}
-userdb {{
-  driver = static
-  args = uid={uid} gid={uid} home={dir}/home
-}}
 first_valid_uid = 1
-mail_location = maildir:{dir}/home/mail
 service imap-login {{
   inet_listener imap {{
     port = {imap}
@@ -59,6 +50,37 @@ service stats {{
   chroot =
 }}
 '''
+# What Dovecot 2.4 has other words for.
+CONF_23 = CONF.replace('{version}\n', '') + '''
+ssl_cert = <{pki}/server.pem
+ssl_key = <{pki}/server.key
+passdb {{
+  driver = static
+  args = password=secret
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={uid} home={dir}/home
+}}
+mail_location = maildir:{dir}/home/mail
+'''
+CONF_24 = CONF.replace('{version}', '''dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0''') + '''
+ssl_server_cert_file = {pki}/server.pem
+ssl_server_key_file = {pki}/server.key
+passdb static {{
+  password = secret
+}}
+userdb static {{
+  fields {{
+    uid = {uid}
+    gid = {uid}
+    home = {dir}/home
+  }}
+}}
+mail_driver = maildir
+mail_path = {dir}/home/mail
+'''
 
 MAIL = b'Subject: hello\n\nOne line.\n'
 
@@ -77,7 +99,10 @@ class Dovecot:
             for name in '', *files:
                 shutil.chown('%s/%s' % (path, name), nobody, nobody)
         self.imap, self.imaps, self.pop3, self.sieve = ports = [free_port() for _ in range(4)]
-        conf = temp(CONF.format(dir=d, pki=pki(), uid=nobody, imap=self.imap, imaps=self.imaps,
+        program = shutil.which('dovecot', path=os.environ['PATH'] + SBIN)
+        version = run_command(program, '--version')
+        conf = CONF_23 if version.startswith('2.3.') else CONF_24
+        conf = temp(conf.format(dir=d, pki=pki(), uid=nobody, imap=self.imap, imaps=self.imaps,
                                 pop3=self.pop3, sieve=self.sieve))
         self.daemon = Daemon(['dovecot', '-F', '-c', conf])
         self.daemon.wait_port(*ports)
