@@ -169,7 +169,7 @@ def _():
 def _():
     postfix = Postfix()
     result = example('starttls-connect', 'smtp', '127.0.0.1', postfix.port,
-                     input=b'EHLO client.example\r\nQUIT\r\n')
+                     input=[b'EHLO client.example', b'QUIT'])
     is_done(result)
     lines = result.out.decode().split('\r\n')
     is_equal((lines[0], lines[-2:]), ('250-example.org', ['221 2.0.0 Bye', '']))
@@ -192,7 +192,7 @@ def _():
                    env={'CAFILE': pki() + '/ca.pem'})
     port = wait_for(lambda: tunnel.stderr().split('\n')[0], 'a port')
     result = example('tcpclient', '-HRl0', '127.0.0.1', port, EXAMPLES + '/interactive',
-                     input=b'EHLO client.example\r\nQUIT\r\n')
+                     input=[b'EHLO client.example', b'QUIT'])
     is_done(result)
     is_true(result.out.startswith(b'250-example.org\r\n'), 'answer: %r' % result.out)
     is_true(result.out.endswith(b'221 2.0.0 Bye\r\n'), 'answer: %r' % result.out)

@@ -37,8 +37,19 @@ class Result:
             self.code, self.out.decode(errors='replace'), self.err)
 
 
+def say_in_turn(p, stdin, out, commands):
+    """Says each SMTP command to a process when it has answered the one before, in the file out."""
+    for command in commands:
+        seen = os.fstat(out.fileno()).st_size
+        os.write(stdin, command + b'\r\n')
+        wait_for(lambda: p.poll() is not None
+                 or re.search(rb'^\d{3} .*\r\n\Z', os.pread(out.fileno(), 1 << 20, seen), re.M),
+                 'an answer to %r' % command)
+
+
 def example(*argv, input=b'', env=None, cwd=None):
-    """Runs an example, by its name, and waits for its end. input: bytes, or a file's path."""
+    """Runs an example, by its name, and waits for its end. input: bytes, or a file's path, or a list
+    of SMTP commands, which a patient client says one after the other."""
     need('tcpclient', 's6-ioconnect')
     environment = {'PATH': BIN + ':' + os.environ['PATH'], 'CAFILE': pki() + '/ca.pem'}
     environment.update({k: v for k, v in os.environ.items() if k.startswith(('ASAN_', 'UBSAN_'))})
@@ -46,10 +57,22 @@ def example(*argv, input=b'', env=None, cwd=None):
     argv = [EXAMPLES + '/' + argv[0] if os.path.exists(EXAMPLES + '/' + argv[0]) else argv[0],
             *map(str, argv[1:])]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        stdin = os.open(input if isinstance(input, str) else temp(input), os.O_RDONLY)
-        p = subprocess.run(argv, stdin=stdin, stdout=out, stderr=err, env=environment, cwd=cwd,
-                           timeout=50 * SLOW,
-                           preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL))
+        patient = isinstance(input, list)
+        if patient:
+            stdin, commands = os.pipe()
+        else:
+            stdin = os.open(input if isinstance(input, str) else temp(input), os.O_RDONLY)
+        p = subprocess.Popen(argv, stdin=stdin, stdout=out, stderr=err, env=environment, cwd=cwd,
+                             preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL))
+        try:
+            if patient:
+                say_in_turn(p, commands, out, input)
+                os.close(commands)
+            p.wait(50 * SLOW)
+        except BaseException:
+            p.kill()
+            p.wait()
+            raise
         os.close(stdin)
         out.seek(0)
         err.seek(0)
