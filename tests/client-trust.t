@@ -9,9 +9,9 @@ import ssl
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import FATAL, TOP, not_resident, reason
+from chain import FATAL, TOP, Chain, not_resident, reason
 from clients import HERE, OpensslServer, client_refusal, connect_client, serve_client, start_client
-from pki import EXT, hashed_dir, issued, ocsp_response, openssl, pki_path
+from pki import EXT, hashed_dir, issued, ocsp_response, openssl, pki_path, server_env
 from scratch import temp, temp_dir
 from sockets import tcp_pair
 from tap import Skip, is_equal, is_true, run, test
@@ -171,27 +171,42 @@ def _():
 
 # -O
 
-def with_staple(options, response, version):
-    """The exit code of a client and what it says, of a server that staples this response."""
-    s = OpensslServer('-cert', pki_path('stapled.pem'), '-key', pki_path('stapled.key'), version,
-                      *(['-status_file', response] if response else []))
-    c = start_client(['tls-handshake', '-c', *options, 'tls-io', '-w', 'sh', '-c', HELLO],
-                     s.connect())
+def client_of(net, options):
+    """The exit code of a client and what it says, of the server at the other end."""
+    c = start_client(['tls-handshake', '-c', *options, 'tls-io', '-w', 'sh', '-c', HELLO], net)
     return c.wait(), c.stderr()
+
+
+def with_staple(options, response, version):
+    """The same of an openssl s_server that staples this response."""
+    s = OpensslServer('-cert', pki_path('stapled.pem'), '-key', pki_path('stapled.key'),
+                      '-' + version.replace('.', '_').replace('v', ''),
+                      *(['-status_file', response] if response else []))
+    return client_of(s.connect(), options)
+
+
+def with_our_staple(options, response, version):
+    """The same of our server, which staples what it is given: s_server of OpenSSL 3.6 looks whom a
+    response is about, and who has signed it."""
+    net, server = tcp_pair()
+    env = server_env('stapled', OCSPFILE=response, TLS_PROTOCOLS=version)
+    Chain(['tls-handshake', 'tls-io', 'rev'], server, env=env)
+    return client_of(net, options)
 
 
 @test('-O takes a server that staples a good OCSP response, and no other')
 def _():
     issued('stapled', EXT['server'] + '\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1/')
     failed = FATAL + 'ocsp verify failed'
-    for response, code, words in (
-            (ocsp_response('stapled'), 0, 'olleh\n'),
-            (None, 97, FATAL + 'no stapled OCSP response provided\n'),
-            (ocsp_response('stapled', 'R'), 97, failed + ': revoked cert'),
-            (ocsp_response('server'), 97, failed + ': no result for cert'),
-            (ocsp_response('stapled', signer='otherca'), 97, failed)):
-        for version in '-tls1_2', '-tls1_3':
-            got, said = with_staple([*HERE, '-O'], response, version)
+    for server, response, code, words in (
+            (with_staple, ocsp_response('stapled'), 0, 'olleh\n'),
+            (with_staple, None, 97, FATAL + 'no stapled OCSP response provided\n'),
+            (with_staple, ocsp_response('stapled', 'R'), 97, failed + ': revoked cert'),
+            (with_our_staple, ocsp_response('stapled'), 0, 'olleh\n'),
+            (with_our_staple, ocsp_response('server'), 97, failed + ': no result for cert'),
+            (with_our_staple, ocsp_response('stapled', signer='otherca'), 97, failed)):
+        for version in 'tlsv1.2', 'tlsv1.3':
+            got, said = server([*HERE, '-O'], response, version)
             is_equal(got, code, 'exit code with %r' % words)
             is_true(said.startswith(words) and said.count('\n') == 1, said)
 
@@ -199,9 +214,9 @@ def _():
 @test('without -O no OCSP response is needed, but one that says revoked is believed')
 def _():
     issued('stapled', EXT['server'] + '\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1/')
-    is_equal(with_staple(HERE, ocsp_response('stapled'), '-tls1_3'), (0, 'olleh\n'))
-    is_equal(with_staple(HERE, None, '-tls1_3'), (0, 'olleh\n'))
-    code, said = with_staple(HERE, ocsp_response('stapled', 'R'), '-tls1_3')
+    is_equal(with_staple(HERE, ocsp_response('stapled'), 'tlsv1.3'), (0, 'olleh\n'))
+    is_equal(with_staple(HERE, None, 'tlsv1.3'), (0, 'olleh\n'))
+    code, said = with_staple(HERE, ocsp_response('stapled', 'R'), 'tlsv1.3')
     is_equal(code, 97)
     is_true('revoked' in said, said)
 

@@ -4,6 +4,7 @@
 
 import hashlib
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -246,7 +247,8 @@ def _():
 def _():
     for curve, key in ('P-384', 'secp384r1'), ('P-256', 'prime256v1'), ('X25519', 'X25519'):
         c, out = s_client(server_env(TLS_CURVES=curve))
-        is_true('Server Temp Key:' in out and key in out, '%s in %s' % (key, out))
+        # OpenSSL 3.5 says Peer for Server.
+        is_true(re.search('^(Server|Peer) Temp Key: .*' + key, out, re.M), '%s in %s' % (key, out))
         is_equal(c.wait(), 0, 'exit code')
     context = plain_context()
     context.set_ecdh_curve('prime256v1')
@@ -363,7 +365,8 @@ def _():
 def _():
     for env in server_env(), named(OCSPFILE=ocsp_response('server')):
         c, out = s_client(env, '-status', '-servername', 'a.example.org')
-        is_true('OCSP response: no response sent' in out, 'no staple: ' + out)
+        # OpenSSL 3.6 speaks of responses.
+        is_true(re.search('^OCSP responses?: no responses? sent$', out, re.M), 'no staple: ' + out)
         is_equal(c.wait(), 0, 'exit code')
 
 
