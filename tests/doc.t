@@ -55,6 +55,15 @@ def _():
     is_equal(said, '')
 
 
+@test('nor does groff, which man uses')
+def _():
+    need('groff')
+    for page in PAGES:
+        said = subprocess.run(['groff', '-mdoc', '-ww', '-Tutf8', '-z', page], cwd=MAN,
+                              stderr=subprocess.PIPE, text=True).stderr
+        is_equal(said, '')
+
+
 @test('doc/html is what tools/doc.sh makes of the pages')
 def _():
     need('mandoc')
