@@ -89,7 +89,7 @@ class Dovecot:
     """Dovecot, all of it in a temporary directory, with one mail for everyone."""
 
     def __init__(self):
-        need('dovecot', '/usr/lib/dovecot/managesieve-login')
+        need('dovecot', *('/usr/lib/dovecot/%s-login' % s for s in ('imap', 'pop3', 'managesieve')))
         d = temp_dir()
         nobody = pwd.getpwnam('nobody').pw_uid
         os.makedirs(d + '/home/mail/new')

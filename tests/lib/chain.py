@@ -42,10 +42,21 @@ def kill_chains():
 
 # What a test needs
 
+# Debian's packages with programs that have other names.
+PACKAGES = {
+    'smtpfront-echo': 'mailfront', 'imapfront-auth': 'mailfront', 'pop3front-auth': 'mailfront',
+    'cvm-pwfile': 'cvm', 'msmtpd': 'msmtp-mta', 'psql': 'postgresql-client',
+    's6-rc-compile': 's6-rc', 'setpriv': 'util-linux', 'dovecot': 'dovecot-core',
+    '/usr/lib/dovecot/imap': 'dovecot-imapd', '/usr/lib/dovecot/imap-login': 'dovecot-imapd',
+    '/usr/lib/dovecot/pop3-login': 'dovecot-pop3d',
+    '/usr/lib/dovecot/managesieve-login': 'dovecot-managesieved',
+}
+
+
 def need(*programs):
     for p in programs:
         if not shutil.which(p, path=os.environ['PATH'] + ':/usr/sbin:/sbin'):
-            raise Skip('%s is not installed' % p)
+            raise Skip('%s is not installed' % PACKAGES.get(p, p))
 
 
 def not_resident(why):
