@@ -19,7 +19,7 @@ from pki import cert_hash, issue, pki
 from services import (LOOPBACK, SERVICE_MAIL, Scan, ask_to_end, get_page, is_started,
                       mail_by_starttls, run_command, tls_to, verifying_context, web_root,
                       write_line, write_script)
-from tap import SLOW, Skip, is_equal, is_true, run, test
+from tap import SLOW, is_equal, is_true, run, test
 
 
 @test('smtp-mailfront: smtplib sends a mail by STARTTLS')
@@ -148,12 +148,16 @@ def _():
 
 
 def mailbox(scan):
-    """Alice's mailbox, with a mail in it; the file with her password."""
-    need('cvm-pwfile')
+    """Alice's mailbox, with a mail in it."""
     for name in 'cur', 'new', 'tmp':
         os.makedirs('%s/home/Maildir/%s' % (scan.dir, name))
     write_line(scan.dir + '/home/Maildir/new/1.2.x', SERVICE_MAIL)
     run_command('chown', '-R', 'mail:mail', scan.dir + '/home')
+
+
+def password_checker(scan):
+    """A CVM that knows alice and her password."""
+    need('cvm-pwfile')
     uid, gid = (run_command('id', option, 'mail').strip() for option in ('-u', '-g'))
     write_line(scan.dir + '/users', 'alice:secret:%s:%s::%s/home:/' % (uid, gid, scan.dir))
     cvm = scan.dir + '/bin/cvm'
@@ -161,13 +165,27 @@ def mailbox(scan):
     return cvm
 
 
-@test('imaps: imaplib logs in and reads a mail, and does not get in with a wrong password')
-def _():
-    need('imapfront-auth')
-    if not os.path.exists('/usr/lib/dovecot/imap'):
-        raise Skip('/usr/lib/dovecot/imap is not installed')
-    scan = Scan()
-    scan.add('imaps', CVM_SASL_PLAIN=mailbox(scan), MAIL='maildir:~/Maildir')
+# In place of mailfront's, where there is none: it knows alice and her password, and becomes mail.
+IMAPFRONT_AUTH = r'''#!/bin/sh
+printf '* OK hello\r\n'
+while read -r tag command user password
+do
+  case $command:$user:$password in
+    CAPABILITY*) printf '* CAPABILITY IMAP4rev1\r\n%s OK done\r\n' "$tag" ;;
+    LOGIN:*alice*:*secret*) break ;;
+    *) printf '%s NO way\r\n' "$tag" ;;
+  esac
+done
+cd "${0%/*/*}/home"
+export HOME="$PWD" USER=alice IMAPLOGINTAG="$tag"
+exec setpriv --reuid mail --regid mail --clear-groups "$@"
+'''
+
+
+def serves_imaps(scan, cvm=''):
+    need('/usr/lib/dovecot/imap')
+    mailbox(scan)
+    scan.add('imaps', CVM_SASL_PLAIN=cvm, MAILDIR='Maildir')
     scan.start()
     with imaplib.IMAP4_SSL(LOOPBACK, scan.ports['imaps'], ssl_context=verifying_context(),
                            timeout=30 * SLOW) as client:
@@ -182,11 +200,26 @@ def _():
     is_started(scan, 'imaps')
 
 
+@test('imaps: imaplib logs in and reads a mail, and does not get in with a wrong password')
+def _():
+    need('imapfront-auth')
+    scan = Scan()
+    serves_imaps(scan, password_checker(scan))
+
+
+@test('imaps: the same, of Dovecot only (imapfront-auth is played)')
+def _():
+    scan = Scan()
+    write_script(scan.dir + '/bin/imapfront-auth', IMAPFRONT_AUTH)
+    serves_imaps(scan)
+
+
 @test('pop3s: poplib logs in and reads a mail, and does not get in with a wrong password')
 def _():
     need('pop3front-auth')
     scan = Scan()
-    scan.add('pop3s', CVM=mailbox(scan))
+    mailbox(scan)
+    scan.add('pop3s', CVM=password_checker(scan))
     scan.start()
     for password, wanted in ('wrong', False), ('secret', True):
         client = poplib.POP3_SSL(LOOPBACK, scan.ports['pop3s'], context=verifying_context(),
