@@ -57,6 +57,9 @@ def _():
 
 @test('nor does groff, which man uses')
 def _():
+    for page in PAGES:
+        # groff 1.22 takes it; to those after it the width ends there.
+        is_equal(re.findall(r"^\.Bl -column .*'.*", read('doc', 'man', page), re.M), [], page)
     need('groff')
     for page in PAGES:
         said = subprocess.run(['groff', '-mdoc', '-ww', '-Tutf8', '-z', page], cwd=MAN,

@@ -48,8 +48,8 @@ def say_in_turn(p, stdin, out, commands):
 
 
 def example(*argv, input=b'', env=None, cwd=None):
-    """Runs an example, by its name, and waits for its end. input: bytes, or a file's path, or a list
-    of SMTP commands, which a patient client says one after the other."""
+    """Runs an example, by its name, and waits for its end. input: bytes, or a file's path, or a
+    list of SMTP commands, which a patient client says one after the other."""
     need('tcpclient', 's6-ioconnect')
     environment = {'PATH': BIN + ':' + os.environ['PATH'], 'CAFILE': pki() + '/ca.pem'}
     environment.update({k: v for k, v in os.environ.items() if k.startswith(('ASAN_', 'UBSAN_'))})
