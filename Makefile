@@ -37,7 +37,7 @@ $(ENGINE_TARGETS) $(LIBEXEC_TARGETS): $$(OBJECTS_$$@)
 $(TEST_TARGETS): $$(OBJECTS_$$@)
 	$(call link)
 
-# The tests run the programs as built, from tests/bin. tls-handshake is linked anew there: it
+# The tests run the programs as built, from tests/bin. tls-handshake is linked again there: it
 # knows where tls-engine is.
 
 tests/bin/chain_engine.o: src/chain/chain_engine.c src/chain/chain.h config.mak | tests/bin

@@ -7,7 +7,7 @@
 #include <string.h>
 
 /*
-  Bytes on their way: written at tail, read at head, started anew when empty, so that a session
+  Bytes on their way: written at tail, read at head, started over when empty, so that a session
   of small messages touches few pages of it. What holds plaintext is as large as relay.c makes a
   pipe; what holds records has room for what TLS adds to that.
 */
