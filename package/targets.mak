@@ -6,7 +6,10 @@ ifeq ($(WITHOUT_ENGINE),yes)
 ENGINE_TARGETS :=
 LIBEXEC_TARGETS :=
 endif
-TEST_TARGETS := tests/unit/session tests/fuzz/replay
-ifeq ($(WITHOUT_CMOCKA),yes)
-TEST_TARGETS := tests/fuzz/replay
+TEST_TARGETS := tests/fuzz/session
+ifneq ($(WITHOUT_CMOCKA),yes)
+TEST_TARGETS += tests/unit/session
+endif
+ifneq ($(WITHOUT_ENGINE),yes)
+TEST_TARGETS += tests/fuzz/relay
 endif

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <skalibs/allreadwrite.h>
@@ -44,6 +46,9 @@ static int is_same_file(int a, int b)
 
 void network_init(struct network *n, int rfd, int wfd)
 {
+  memset(n, 0, offsetof(struct network, in));
+  buf_clear(&n->in);
+  buf_clear(&n->out);
   n->rfd = rfd;
   n->wfd = wfd;
   n->in.size = n->out.size = RAW_SIZE;

@@ -369,6 +369,8 @@ int relay(struct connection *c, struct relay_buffers *b, int const *plain,
     .tick = NETWORK_TICK_MS, .moved = 1,
     .cut = TAIN_INFINITE, .idle = TAIN_INFINITE, .stall = TAIN_INFINITE, .gone = TAIN_INFINITE,
   };
+  buf_clear(&b->up);
+  buf_clear(&b->down);
   b->up.size = b->down.size = PLAIN_SIZE;
   ndelay_on(r.app_r);
   ndelay_on(r.app_w);
