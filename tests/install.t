@@ -252,6 +252,14 @@ def need_static(*libraries):
         raise Skip('no ' + ', '.join(missing))
 
 
+def beneath_libcrypto():
+    """The static libraries that a static libcrypto needs: Debian 13's compresses certificates."""
+    with open(compiler_finds('libcrypto.a'), 'rb') as f:
+        text = f.read()
+    return [name for name, symbol in (('libz.a', b'inflateInit'), ('libzstd.a', b'ZSTD_decompress'))
+            if symbol in text]
+
+
 def builds(option, dynamic):
     """With this option, these programs need the dynamic linker; they work."""
     d, prefix = clone(), temp_dir()
@@ -272,6 +280,7 @@ def _():
 @test('--enable-static: all are static')
 def _():
     need_static('libc.a', 'libtls.a', 'libssl.a', 'libcrypto.a')
+    need_static(*beneath_libcrypto())
     builds(['--enable-static'], dynamic=[])
 
 
