@@ -42,39 +42,6 @@ static int ids_set(uid_t uid, gid_t gid)
 #endif
 }
 
-/* The user, the group; what may be got back is not given up. */
-static int confine_ids(uid_t uid, gid_t gid, struct failure *why)
-{
-  if (uid && ids_are(uid, gid) && geteuid()) return 1;
-  if (setgroups(0, 0) < 0) return failure_sys(why, "unable to drop supplementary groups");
-  if (!ids_set(uid, gid)) return failure_sys(why, "unable to become TLS_UID and TLS_GID");
-  if (!ids_are(uid, gid) || setuid(0) == 0 || seteuid(0) == 0)
-    return failure_set(why, EXIT_SYSTEM, "unable to give up root for good");
-  return 1;
-}
-
-static int confine_user(struct failure *why)
-{
-  uid_t uid;
-  gid_t gid;
-  char const *u = getenv("TLS_UID");
-  char const *g = getenv("TLS_GID");
-  if (!u && !g) return 1;
-  if (!u || !g) return failure_set(why, EXIT_TLS_CONFIG, u ? "TLS_UID" : "TLS_GID", " is set, but ",
-    u ? "TLS_GID" : "TLS_UID", " is not");
-  if (!uid0_scan(u, &uid) || uid == (uid_t)-1)
-    return failure_set(why, EXIT_TLS_CONFIG, "TLS_UID must be a number: ", u);
-  if (!gid0_scan(g, &gid) || gid == (gid_t)-1)
-    return failure_set(why, EXIT_TLS_CONFIG, "TLS_GID must be a number: ", g);
-  if (!uid) return failure_set(why, EXIT_TLS_CONFIG, "TLS_UID must not be root's: ", u);
-  if (!confine_ids(uid, gid, why)) return 0;
-  /* It is read as certificates are asked for, so who cannot read it would trust nobody. */
-  char const *dir = getenv("CAFILE") ? 0 : getenv("CADIR");
-  if (dir && access(dir, R_OK | X_OK) < 0)
-    return failure_sys(why, "unable to read CADIR as TLS_UID");
-  return 1;
-}
-
 #ifdef __linux__
 
 /* As capset(2) has it; the kernel's headers are not where every libc is. */
@@ -105,6 +72,55 @@ static int confine_capabilities(struct failure *why)
     return failure_sys(why, "unable to give up capabilities");
   return 1;
 }
+
+#else
+
+static int confine_capabilities(struct failure *why)
+{
+  (void)why;
+  return 1;
+}
+
+#endif
+
+/*
+  The user, the group; what may be got back is not given up. Securebits may have let capabilities
+  outlive the change of the user, so they go before it is looked whether that is for good.
+*/
+static int confine_ids(uid_t uid, gid_t gid, struct failure *why)
+{
+  if (uid && ids_are(uid, gid) && geteuid()) return 1;
+  if (setgroups(0, 0) < 0) return failure_sys(why, "unable to drop supplementary groups");
+  if (!ids_set(uid, gid)) return failure_sys(why, "unable to become TLS_UID and TLS_GID");
+  if (!confine_capabilities(why)) return 0;
+  if (!ids_are(uid, gid) || setuid(0) == 0 || seteuid(0) == 0)
+    return failure_set(why, EXIT_SYSTEM, "unable to give up root for good");
+  return 1;
+}
+
+static int confine_user(struct failure *why)
+{
+  uid_t uid;
+  gid_t gid;
+  char const *u = getenv("TLS_UID");
+  char const *g = getenv("TLS_GID");
+  if (!u && !g) return 1;
+  if (!u || !g) return failure_set(why, EXIT_TLS_CONFIG, u ? "TLS_UID" : "TLS_GID", " is set, but ",
+    u ? "TLS_GID" : "TLS_UID", " is not");
+  if (!uid0_scan(u, &uid) || uid == (uid_t)-1)
+    return failure_set(why, EXIT_TLS_CONFIG, "TLS_UID must be a number: ", u);
+  if (!gid0_scan(g, &gid) || gid == (gid_t)-1)
+    return failure_set(why, EXIT_TLS_CONFIG, "TLS_GID must be a number: ", g);
+  if (!uid) return failure_set(why, EXIT_TLS_CONFIG, "TLS_UID must not be root's: ", u);
+  if (!confine_ids(uid, gid, why)) return 0;
+  /* It is read as certificates are asked for, so who cannot read it would trust nobody. */
+  char const *dir = getenv("CAFILE") ? 0 : getenv("CADIR");
+  if (dir && access(dir, R_OK | X_OK) < 0)
+    return failure_sys(why, "unable to read CADIR as TLS_UID");
+  return 1;
+}
+
+#ifdef __linux__
 
 static int confine_process(struct failure *why)
 {
