@@ -38,13 +38,17 @@ void inherit_signals(void)
 {
   static int const defaults[] =
   {
-    SIGABRT, SIGALRM, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGPROF, SIGSEGV, SIGSYS, SIGTERM,
-    SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
+    SIGABRT, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU,
   };
   static int const timers[] = { ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF };
+  static int const alarms[] = { SIGALRM, SIGVTALRM, SIGPROF };
   struct sigaction old, dfl = { .sa_handler = SIG_DFL }, ign = { .sa_handler = SIG_IGN };
   for (unsigned int i = 0; i < sizeof timers / sizeof *timers; i++)
+  {
     setitimer(timers[i], &(struct itimerval){ .it_value = { 0, 0 } }, 0);
+    sigaction(alarms[i], &ign, 0); /* drops one that is blocked and pending */
+    sigaction(alarms[i], &dfl, 0);
+  }
   for (unsigned int i = 0; i < sizeof defaults / sizeof *defaults; i++)
     if (sigaction(defaults[i], 0, &old) == 0 && old.sa_handler == SIG_IGN)
       sigaction(defaults[i], &dfl, 0);
