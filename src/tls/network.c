@@ -37,6 +37,14 @@ static int network_unblock(int fd)
   return flags >= 0 && !(flags & O_NONBLOCK) && ndelay_on(fd) == 0;
 }
 
+/* Closes *fd, as far as the flag goes as it was found. */
+static void network_close(int *fd, int unblocked)
+{
+  if (unblocked) ndelay_off(*fd);
+  close(*fd);
+  *fd = -1;
+}
+
 static int is_same_file(int a, int b)
 {
   struct stat s, t;
@@ -189,7 +197,7 @@ void network_end(struct network *n)
   if (n->ended) return;
   network_farewell(n);
   n->ended = 1;
-  if (shutdown(n->wfd, SHUT_WR) < 0 && errno == ENOTSOCK) close(n->wfd), n->wfd = -1;
+  if (shutdown(n->wfd, SHUT_WR) < 0 && errno == ENOTSOCK) network_close(&n->wfd, n->unblocked[1]);
 }
 
 void network_tick(unsigned int *ms, tain *deadline)
@@ -238,13 +246,12 @@ void network_linger(struct network *n, int peer_ended, unsigned int seconds)
 
 void network_hang_up(struct network *n)
 {
-  int fd[2] = { n->rfd, n->wfd };
+  int fd[2] = { n->rfd, n->wfd == n->rfd ? -1 : n->wfd };
   n->rfd = n->wfd = -1;
   for (int i = 0; i < 2; i++)
   {
-    if (fd[i] < 0 || (i && fd[1] == fd[0])) continue;
+    if (fd[i] < 0) continue;
     shutdown(fd[i], SHUT_RDWR);
-    if (n->unblocked[i]) ndelay_off(fd[i]);
-    close(fd[i]);
+    network_close(&fd[i], n->unblocked[i]);
   }
 }
