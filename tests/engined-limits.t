@@ -20,6 +20,7 @@ from processes import wait_dead
 from sessions import ends_well, is_echoed
 from sockets import tcp_pair
 from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
+from wire import framed, start_text
 
 COUNTED_UID = '60013'  # no other test has a process of that user
 CAT_8_9 = '''
@@ -165,15 +166,6 @@ def _():
     is_equal(reason(c, 98), 'the engine exited unexpectedly')
 
 
-def start_message(version=2, role=0, name=b'', peer=b''):
-    return b'S' + bytes([version, role, 0, 0, 0, 1]) + name + b'\0' + peer
-
-
-def message(text, fds=None, n=0):
-    """A unixmessage: its length and the number of its descriptors, and then itself."""
-    return struct.pack('>IH', len(text), n if fds is None else len(fds)) + text
-
-
 @test('garbage on the socket harms nobody and leaves nothing')
 def _():
     e = start_engine()
@@ -203,20 +195,20 @@ def _():
                 pass
     try:
         for data, fds in (
-                (message(start_message(version=3), two), two),       # a version to come
-                (message(start_message(version=1), two), two),
-                (message(start_message(role=7), two), two),
-                (message(start_message(role=1), two), two),          # a role it has not
-                (message(start_message(peer=b'a\0b'), two), two),
-                (message(b'', two), two),
-                (message(start_message()), ()),                      # no descriptors
-                (message(start_message(), two), ()),                 # nor those that it promises
-                (message(start_message(), two), two[:1]),
-                (message(start_message(), null[:200]), null[:200]),  # many
-                (message(start_message(), two), null[:200]),
-                (message(b'J' + bytes(7), two), two),                # out of turn
-                (message(start_message()[:5], two), two),
-                (message(start_message(), null[:2]), null[:2]),      # no network
+                (framed(start_text(version=3), two), two),       # a version to come
+                (framed(start_text(version=1), two), two),
+                (framed(start_text(role=7), two), two),
+                (framed(start_text(role=1), two), two),          # a role it has not
+                (framed(start_text(peer=b'a\0b'), two), two),
+                (framed(b'', two), two),
+                (framed(start_text()), ()),                      # no descriptors
+                (framed(start_text(), two), ()),                 # nor those that it promises
+                (framed(start_text(), two), two[:1]),
+                (framed(start_text(), null[:200]), null[:200]),  # many
+                (framed(start_text(), two), null[:200]),
+                (framed(b'J' + bytes(7), two), two),             # out of turn
+                (framed(start_text()[:5], two), two),
+                (framed(start_text(), null[:2]), null[:2]),      # no network
                 (struct.pack('>IH', 0xffffffff, 0xffff) + b'x', ()),
                 (b'GET / HTTP/1.0\r\n\r\n', ()),
                 (b'\0', ()),

@@ -66,9 +66,13 @@ class Engine:
         return self
 
     def log(self):
+        """The lines so far, each without its process number."""
+        return without_pid(self.log_raw()).splitlines()
+
+    def log_raw(self):
+        """The same as it was written."""
         size = os.fstat(self._err.fileno()).st_size
-        text = os.pread(self._err.fileno(), size, 0).decode(errors='replace')
-        return without_pid(text).splitlines()
+        return os.pread(self._err.fileno(), size, 0).decode(errors='replace')
 
     def wait(self, seconds=30):
         return self._p.wait(seconds * SLOW)
