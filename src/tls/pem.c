@@ -97,6 +97,13 @@ char const *pem_fault_in_pair(char const *cert, size_t certlen, char const *key,
   return fault;
 }
 
+int pem_has_cert(char const *s, size_t len)
+{
+  static char const text[] = " CERTIFICATE-----";
+  size_t n = sizeof text - 1;
+  return len >= n && byte_search(s, len, text, n) + n <= len;
+}
+
 char const *pem_fault_in_anchors(char const *s, size_t len)
 {
   char const begin[] = "-----BEGIN CERTIFICATE-----";

@@ -64,13 +64,24 @@ static int cadir_append(char const *path, void *arg, struct failure *why)
   return ok || failure_sys(why, "unable to read CADIR");
 }
 
+/* libtls passes over what is none of its PEM blocks, and would trust nobody because of the file. */
+static int anchors_check(struct file const *f, char const *path, struct failure *why)
+{
+  char const *fault = 0;
+  if (!pem_has_cert((char *)f->s, f->len)) fault = pem_fault_in_anchors((char *)f->s, f->len);
+  return !fault
+    || failure_set(why, EXIT_TLS_CONFIG, "unable to use CAFILE ", path, ": ", fault);
+}
+
 /* libtls takes a file or a directory. For both, the file is read and after it the directory. */
 static int trust_both(struct tls_config *c, char const *path, char const *dir, struct failure *why)
 {
   stralloc all = STRALLOC_ZERO;
   struct file f;
   if (!file_load(&f, "CAFILE", path, why)) return 0;
-  int ok = stralloc_catb(&all, (char *)f.s, f.len) || failure_sys(why, "unable to read CAFILE");
+  int ok = anchors_check(&f, path, why);
+  if (ok && !stralloc_catb(&all, (char *)f.s, f.len))
+    ok = failure_sys(why, "unable to read CAFILE");
   file_unload(&f);
   if (ok) ok = cadir_each(dir, &cadir_append, &all, why);
   if (ok) ok = stralloc_0(&all) || failure_sys(why, "unable to read CADIR");
@@ -83,7 +94,8 @@ static int trust_file(struct tls_config *c, char const *path, struct failure *wh
 {
   struct file f;
   if (!file_load(&f, "CAFILE", path, why)) return 0;
-  int ok = anchors_use(c, path, (char *)f.s, f.len, why);
+  int ok = anchors_check(&f, path, why)
+    && anchors_use(c, path, (char *)f.s, f.len, why);
   file_unload(&f);
   return ok;
 }
@@ -162,24 +174,31 @@ int trust_add(struct tls_config *c, int is_server, struct failure *why)
   return ok && trust_revoke(c, getenv("CRLFILE"), why);
 }
 
-/* libtls says no more than that it could not set up its memory. */
-static char const *anchors_fault(char const *path)
+/* libtls says no more than that it could not set up its memory. Fails for the file that is bad. */
+static int anchors_find_fault(char const *variable, char const *path, struct failure *why)
 {
   struct file f;
-  struct failure none;
-  if (!path || !file_load(&f, "CAFILE", path, &none)) return 0;
+  if (!path || !file_load(&f, variable, path, why)) return 1;
   char const *fault = pem_fault_in_anchors((char *)f.s, f.len);
   file_unload(&f);
-  return fault;
+  return !fault
+    || failure_set(why, EXIT_TLS_CONFIG, "unable to use ", variable, " ", path, ": ", fault);
+}
+
+static int cadir_find_fault(char const *path, void *arg, struct failure *why)
+{
+  (void)arg;
+  return anchors_find_fault("CADIR", path, why);
 }
 
 int trust_refuse(char const *reason, struct failure *why)
 {
-  char const *ca = getenv("CAFILE"), *crl = getenv("CRLFILE");
-  char const *fault = anchors_fault(ca);
+  char const *ca = getenv("CAFILE"), *dir = getenv("CADIR"), *crl = getenv("CRLFILE");
+  if (!anchors_find_fault("CAFILE", ca, why)) return 0;
+  if (ca && dir && !cadir_each(dir, &cadir_find_fault, 0, why)) return 0;
   if (!ca && !crl) return failure_set(why, EXIT_TLS_CONFIG, "unable to configure TLS: ", reason);
-  if (ca && crl && !fault) return failure_set(why, EXIT_TLS_CONFIG, "unable to use CAFILE ", ca,
+  if (ca && crl) return failure_set(why, EXIT_TLS_CONFIG, "unable to use CAFILE ", ca,
     " with CRLFILE ", crl, ": ", reason);
   return failure_set(why, EXIT_TLS_CONFIG, "unable to use ", ca ? "CAFILE " : "CRLFILE ",
-    ca ? ca : crl, ": ", fault ? fault : reason);
+    ca ? ca : crl, ": ", reason);
 }
