@@ -75,6 +75,36 @@ def issued(name, extensions=EXT['server'], **more):
     return name
 
 
+def signer(ca):
+    """A directory for openssl ca, and its arguments to sign as that authority."""
+    d = temp_dir()
+    for file, content in (('index', ''), ('cnf', (
+            '[ca]\ndefault_ca=c\n[c]\ndatabase=%s/index\nnew_certs_dir=%s\nrand_serial=yes\n'
+            'default_md=sha256\ndefault_crl_days=30\npolicy=p\n[p]\ncommonName=supplied\n'
+            % (d, d)))):
+        with open('%s/%s' % (d, file), 'w') as f:
+            f.write(content)
+    return ['ca', '-batch', '-notext', '-config', d + '/cnf', '-cert', pki_path(ca + '.pem'),
+            '-keyfile', pki_path(ca + '.key')]
+
+
+def issued_between(name, start, end, extensions=EXT['server']):
+    """A certificate of the CA that is valid between two times, as openssl ca writes them."""
+    if not os.path.exists(pki_path(name + '.csr')):
+        issue(pki(), name, extensions)
+        openssl(*signer('ca'), '-in', pki_path(name + '.csr'), '-extfile', pki_path(name + '.ext'),
+                '-startdate', start, '-enddate', end, '-out', pki_path(name + '.pem'))
+    return name
+
+
+def revocations(ca, *certs, more=()):
+    """A CRL of that authority, in PEM, with these certificates; more options of openssl ca."""
+    command = signer(ca)
+    for name in certs:
+        openssl(*command, '-revoke', pki_path(name + '.pem'))
+    return openssl(*command, '-gencrl', *more)
+
+
 @at_end
 def remove_pki():
     if _pki:
