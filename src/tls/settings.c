@@ -70,7 +70,9 @@ static int setting_apply(struct tls_config *c, char const *variable, char const 
 static int protocols_set(struct tls_config *c, char const *s)
 {
   uint32_t p;
-  return tls_config_parse_protocols(&p, s) < 0 ? -1 : tls_config_set_protocols(c, p);
+  if (tls_config_parse_protocols(&p, s) < 0) return -1;
+  if (!(p & (TLS_PROTOCOL_TLSv1_2 | TLS_PROTOCOL_TLSv1_3))) return -1; /* would serve nobody */
+  return tls_config_set_protocols(c, p);
 }
 
 static int speaks_tls13(void)
