@@ -101,9 +101,14 @@ static char const *reason_hint(char const *reason)
   return "";
 }
 
-/* A server's context is what libtls tells why it does not verify a client's certificate. */
+/*
+  A server's context is what libtls tells why it does not verify a client's certificate. What can
+  fail once libtls has that, as it has after its handshake, has no text: there may be an older one.
+*/
 static char const *connection_error(struct connection const *c)
 {
+  if (tls_peer_cert_provided(c->tls))
+    return "libtls cannot tell what is in the peer's certificate (a time of 1969-12-31 23:59:59?)";
   char const *reason = tls_error(c->tls);
   char const *verification = c->is_server ? tls_error(c->context) : 0;
   if (verification && reason && strstr(reason, "verify failed")) return verification;
