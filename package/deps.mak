@@ -37,7 +37,7 @@ src/tls/tickets.o: src/tls/tickets.c src/tls/tickets.h
 src/tls/tls-engine.o: src/tls/tls-engine.c src/session/progname.h src/session/session.h src/tls/crash.h src/tls/failure.h src/tls/inherit.h src/tls/serve.h src/tls/settings.h
 src/tls/tls-engined.o: src/tls/tls-engined.c src/session/progname.h src/session/session.h src/tls/inherit.h src/tls/keeper.h src/tls/worker.h
 src/tls/trust.o: src/tls/trust.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/pem.h src/tls/text.h src/tls/trust.h
-src/tls/worker.o: src/tls/worker.c src/session/progname.h src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/file.h src/tls/rehearse.h src/tls/serve.h src/tls/settings.h src/tls/worker.h
+src/tls/worker.o: src/tls/worker.c src/session/progname.h src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/file.h src/tls/keypairs.h src/tls/rehearse.h src/tls/serve.h src/tls/settings.h src/tls/worker.h
 tests/unit/session.o: tests/unit/session.c src/session/progname.h src/session/session.h
 tests/fuzz/relay.o: tests/fuzz/relay.c src/session/session.h src/tls/failure.h src/tls/serve.h src/tls/settings.h
 tests/fuzz/replay.o: tests/fuzz/replay.c

@@ -186,7 +186,7 @@ static int pair_refuse(struct pair const *p, struct pair_files const *f, char co
     p->key, ": ", fault ? fault : reason);
 }
 
-/* Adds a pair by a function of libtls. A certificate of another time is served, and told of. */
+/* Adds a pair by a function of libtls. */
 static int pair_add(struct tls_config *c, struct pair const *p, pair_func *add,
   struct failure *why)
 {
@@ -194,8 +194,6 @@ static int pair_add(struct tls_config *c, struct pair const *p, pair_func *add,
   if (!pair_load(&f, p, why)) return 0;
   int r = add(c, f.cert.s, f.cert.len, f.key.s, f.key.len, f.staple.s, f.staple.len);
   if (r < 0) pair_refuse(p, &f, config_error(c), why);
-  char const *untimely = r < 0 ? 0 : pem_cert_is_untimely((char *)f.cert.s, f.cert.len);
-  if (untimely) strerr_warnw("CERTFILE ", p->cert, " ", untimely);
   pair_unload(&f);
   return r == 0;
 }
@@ -238,6 +236,23 @@ int keypairs_add_default(struct tls_config *c, struct failure *why)
 {
   struct pair p = { .name = "" };
   return pair_fill(&p, why) && pair_add(c, &p, &tls_config_set_keypair_ocsp_mem, why);
+}
+
+void keypairs_warn(int only_default)
+{
+  struct pairs all;
+  struct failure none;
+  struct file f;
+  int ok = pairs_collect(&all, &none);
+  for (size_t i = 0; ok && i < all.n; i++)
+  {
+    struct pair const *p = &all.p[i];
+    if ((only_default && *p->name) || !file_load(&f, "CERTFILE", p->cert, &none)) continue;
+    char const *untimely = pem_cert_is_untimely((char *)f.s, f.len);
+    if (untimely) strerr_warnw("CERTFILE ", p->cert, " ", untimely);
+    file_unload(&f);
+  }
+  free(all.p);
 }
 
 int keypairs_check(int only_default, struct failure *why)

@@ -25,6 +25,12 @@ extern int keypairs_add_default(struct tls_config *, struct failure *);
 */
 extern int keypairs_check(int only_default, struct failure *);
 
+/*
+  Warns of each certificate that has expired or is not valid yet. It is served all the same: a peer
+  may have another clock, or not look. To be called once where the pairs are added several times.
+*/
+extern void keypairs_warn(int only_default);
+
 /* Whether the environment has a pair for name, which is in lower case. */
 extern int keypairs_know_name(char const *name);
 

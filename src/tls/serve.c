@@ -80,7 +80,10 @@ static int connection_prepare(struct served *s, struct settings const *settings,
   if (!context) return 0;
   if (!connection_open(&s->connection, context, &s->net, policy, &said))
     return settings_refuse(policy->role == SESSION_SERVER, said.reason, why);
-  return settings || confine(why);
+  if (settings) return 1;
+  if (policy->role == SESSION_SERVER) keypairs_warn(0);
+  else if (policy->peercert) keypairs_warn(1);
+  return confine(why);
 }
 
 /* From START to FACTS. */

@@ -22,6 +22,7 @@
 #include "../session/progname.h"
 #include "confine.h"
 #include "file.h"
+#include "keypairs.h"
 #include "rehearse.h"
 #include "serve.h"
 #include "settings.h"
@@ -60,6 +61,7 @@ static int worker_load(struct worker *w, struct failure *why)
     if (!settings_load(&w->settings, &policy, why)) return 0;
     if (w->settings.client[i] && !rehearse_client(w->settings.client[i], why)) return 0;
   }
+  if (w->o->role == SESSION_SERVER || more) keypairs_warn(w->o->role == SESSION_CLIENT);
   if (w->settings.server[0]) rehearse_server(w->settings.server[0]);
   return 1;
 }
