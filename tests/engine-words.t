@@ -129,7 +129,7 @@ for what in DATES:
         is_equal(c.wait(), 0)
         is_equal(c.stderr(), 'tls-engine: warning: CERTFILE %s %s\n' % (path, what))
 
-    @test('a resident engine warns once per load of a certificate that %s, whoever is served' % what)
+    @test('a resident engine warns once per load, whoever is served: a certificate that ' + what)
     def _(what=what):
         path, pair = untimely(what)
         warning = 'tls-engined: warning: CERTFILE %s %s' % (path, what)

@@ -1,5 +1,5 @@
 # ISC licence: see COPYING.
-"""A TLS client that makes its records itself: empty ones, any alert, KeyUpdate, whatever is wrong.
+"""A TLS peer that makes its records itself: empty ones, any alert, KeyUpdate, whatever is wrong.
 
     peer = Forger(client, TLS13).handshake()
     peer.forge((TEXT, b'hello'), (TEXT, b''), (ALERT, CLOSE_NOTIFY))
@@ -68,18 +68,30 @@ def _gcm(key, nonce, aad, text):
 
 
 class Forger(Peer):
-    def __init__(self, sock, version):
-        self._version = version
+    """A client, or with client=False a server."""
+
+    def __init__(self, sock, version, client=True):
+        self._version, self._client = version, client
         self._server_random = b''
         self._keylog = temp()
-        context = plain_context(min=version, max=version, ciphers='ECDHE-ECDSA-AES256-GCM-SHA384')
+        context = plain_context(client, min=version, max=version, cert=None if client else 'server',
+                                ciphers='ECDHE-ECDSA-AES256-GCM-SHA384')
         context.keylog_filename = self._keylog
-        super().__init__(sock, context=context)
+        if not client:
+            context.num_tickets = 0  # each would be a record
+        super().__init__(sock, client=client, context=context)
 
     def _fill(self):
-        if not self._server_random:
+        if self._client and not self._server_random:
             self._server_random = self.sock.recv(43, socket.MSG_PEEK)[11:]  # of the ServerHello
         return super()._fill()
+
+    def flush(self):
+        data = self.pending_records()
+        if not self._client and not self._server_random:
+            self._server_random = data[11:43]
+        if data:
+            self.sock.sendall(data)
 
     def handshake(self):
         super().handshake()
@@ -87,11 +99,13 @@ class Forger(Peer):
         with open(self._keylog) as f:
             log = {line.split()[0]: line.split()[1:] for line in f}
         if self._version == TLS13:
-            self._use(bytes.fromhex(log['CLIENT_TRAFFIC_SECRET_0'][1]))
+            who = 'CLIENT' if self._client else 'SERVER'
+            self._use(bytes.fromhex(log[who + '_TRAFFIC_SECRET_0'][1]))
         else:
             client_random, master = map(bytes.fromhex, log['CLIENT_RANDOM'])
             block = _prf(master, b'key expansion', self._server_random + client_random, 72)
-            self._key, self._iv, self._sequence = block[:32], block[64:68], 1
+            keys, ivs = (block[:32], block[32:64]), (block[64:68], block[68:])
+            self._key, self._iv, self._sequence = keys[not self._client], ivs[not self._client], 1
         return self
 
     def _use(self, secret):

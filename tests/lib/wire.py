@@ -3,7 +3,7 @@
 
     e = OwnEngine(server_env(), peer=b'192.0.2.1')   # START is sent
     peer = Peer(e.client).handshake()
-    e.facts()[b'\\0']                                 # what FACTS has
+    e.facts()[0]                                     # SSL_PROTOCOL, as FACTS has it
     app = e.join()                                   # a socket whose other end is the session's
 """
 
@@ -54,10 +54,14 @@ class OwnEngine:
         return self.chain.recv(struct.unpack('>IH', head)[0], socket.MSG_WAITALL) if head else b''
 
     def facts(self):
-        """FACTS, as a dictionary from the byte that a fact begins with."""
+        """FACTS, as a dictionary from the number of a fact to its value."""
         text = self.receive()
         is_equal(text[:1], b'F', 'FACTS: %r' % text)
-        return {fact[:1]: fact[1:] for fact in text[1:].split(b'\0') if fact}
+        found, text = {}, text[1:]
+        while text:
+            value, _, rest = text[1:].partition(b'\0')
+            found[text[0]], text = value, rest
+        return found
 
     def join(self):
         """Joins the session to a socket, whose other end is the answer."""
@@ -82,12 +86,17 @@ class OwnEngine:
             found.append(line[len(head):])
         return found
 
-    def refusal(self):
-        """The code and the reason of FAILED, once it has ended."""
+    def failed(self):
+        """The code and the reason of FAILED."""
         text = self.receive()
         is_equal((text[:1], len(text) > 19), (b'X', True), 'FAILED: %r' % text)
-        is_equal(read_to_end(self.chain), b'', 'what comes after it')
         return text[1], text[19:].decode()
+
+    def refusal(self):
+        """The same, once it has ended."""
+        told = self.failed()
+        is_equal(read_to_end(self.chain), b'', 'what comes after it')
+        return told
 
 
 class Pipes:
