@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import Chain, not_resident, reason
+from chain import Chain, is_libressl, not_resident, reason
 from clients import HERE, client_facts, client_refusal, connect_client
 from engined import how_it_ends, start_engine, works_through
 from examples import example
@@ -75,6 +75,9 @@ PAIRS = {
 }
 
 for what, (make, words) in PAIRS.items():
+    if is_libressl() and '1024' in what:
+        continue  # it takes them
+
     @test('%s: refused in words that say so, by a server and by a client' % what)
     def _(make=make, words=words):
         pair = server_env(**make())
@@ -163,13 +166,12 @@ def _():
 
 @test('a server without TLS: the client says that it has none')
 def _():
-    for said in b'220 hello\r\n', b'HTTP/1.0 400 Bad Request\r\n\r\n', b'-ERR\r\n':
+    for said in b'220 hello\r\n', b'HTTP/1.0 400 Bad Request\r\n\r\n', b'-ERR\r\n', b'\0', b'\x17':
         server, c = connect_client(HERE)
         is_equal(server.recv(1), b'\x16', 'the beginning of a ClientHello')
         server.sendall(said)
         server.shutdown(socket.SHUT_WR)
-        why = reason(c)
-        is_true(why.endswith(' (the peer does not speak TLS here)'), why)
+        is_equal(reason(c), 'the server answered in plaintext: it does not speak TLS here')
         server.close()
 
 
@@ -204,12 +206,16 @@ for number, (what, (start, end, wanted)) in enumerate(TIMES.items()):
             is_equal({key: f.get(key) for key in wanted}, wanted, 'at a client')
 
 
-@test('a certificate that begins a second before 1970, a failure to libtls, is told as that')
+@test('a certificate that begins a second before 1970: a failure of libtls, told as that')
 def _():
     wanted = ("libtls cannot tell what is in the peer's certificate "
               '(a time of 1969-12-31 23:59:59?)')
     for name, extensions in ('last', EXT['server']), ('lastclient', CLIENT):
         issued_between(name, '19691231235959Z', '20480101000000Z', extensions)
+    if is_libressl():  # where it is only not known
+        f, _ = server_facts(server_env(CAFILE=pki_path('ca.pem')), ['-y'], cert='lastclient')
+        is_true('SSL_PEER_CERT_HASH' in f and 'SSL_PEER_CERT_NOTBEFORE' not in f, 'the facts')
+        return
     for _, version in VERSIONS:
         client, server = tcp_pair()
         c = Chain(['tls-handshake', '-y', 'tls-io', 'echo', 'served'], server,

@@ -8,7 +8,7 @@
 #include "connection.h"
 
 /* Types of records (RFC 8446, 5.1; RFC 5246, 6.2.1). */
-enum { RECORD_HANDSHAKE = 0x16 };
+enum { RECORD_ALERT = 0x15, RECORD_HANDSHAKE = 0x16 };
 
 /* Follows the records in what libtls reads; notices one that begins a renegotiation. */
 static void records_follow(struct connection *c, unsigned char const *s, size_t len)
@@ -29,6 +29,12 @@ static void records_follow(struct connection *c, unsigned char const *s, size_t 
   }
 }
 
+/* Whether the peer's first byte may be of TLS; libtls takes plaintext for a record of any kind. */
+static int may_begin(struct connection const *c, char type)
+{
+  return type == RECORD_HANDSHAKE || (type == RECORD_ALERT && !c->is_server);
+}
+
 /*
   The callbacks of libtls. The end of the raw stream is answered with "want input", never with an
   end: OpenSSL 3 makes an end a fatal error, and the direction to the peer would be lost with it.
@@ -40,8 +46,7 @@ static ssize_t connection_read(struct tls *tls, void *s, size_t len, void *arg)
   struct buf *in = &c->net->in;
   (void)tls;
   if (!buf_len(in)) network_fill(c->net);
-  if (c->is_server && !c->has_begun && buf_len(in))
-    c->injected = (unsigned char)in->s[in->head] != RECORD_HANDSHAKE;
+  if (!c->has_begun && buf_len(in)) c->injected = !may_begin(c, in->s[in->head]);
   if (c->injected || c->renegotiation || !buf_len(in)) return TLS_WANT_POLLIN;
   c->has_begun = 1;
   if (len > buf_len(in)) len = buf_len(in);
@@ -94,7 +99,10 @@ static char const *reason_hint(char const *reason)
     { "certificate CRL", " (CRLFILE needs the list of every authority on the way)" },
     { "certificate purpose", " (the certificate is not meant for this side: extendedKeyUsage)" },
     { "not present in server certificate", " (-k must be a name that the certificate has)" },
-    { "wrong version number", " (the peer does not speak TLS here)" },
+    {
+      "no certificate returned", /* LibreSSL, in TLS 1.2; none at all has another text */
+      " (the client's certificate is not trusted; only in TLS 1.3 libtls tells why)",
+    },
   };
   for (size_t i = 0; i < sizeof hints / sizeof *hints; i++)
     if (strstr(reason, hints[i].text)) return hints[i].hint;
@@ -125,7 +133,8 @@ static int handshake_can_go_on(struct connection const *c, int r, struct failure
 {
   struct network const *net = c->net;
   if (c->injected) return handshake_refuse(why, c->is_server
-    ? "bytes came in plaintext before the client's TLS began"
+    ? "bytes came in plaintext before the client's TLS began" : net->written
+    ? "the server answered in plaintext: it does not speak TLS here"
     : "the server sent bytes in plaintext before TLS began");
   if (r == -1) return handshake_refuse(why, connection_error(c));
   if (buf_len(&net->in) || !network_at_end(net)) return 1;
