@@ -38,6 +38,7 @@ def pkcs7(*more):
 
 DER, PKCS7 = 'it is in DER, not in PEM', 'it is in PKCS #7, not in PEM blocks'
 CUT, BAD = 'it is cut off in a PEM block', 'a certificate in it cannot be read'
+NO_ROOT = 'it has no root certificate: add that of the authority on top'
 NO_CERT, NO_CRL = 'there is no certificate in PEM in it', 'there is no CRL in PEM in it'
 
 ANCHORS = {
@@ -64,6 +65,19 @@ for what, (make, words) in ANCHORS.items():
         is_equal(client_refusal(HERE, {'CAFILE': f}, code=96), wanted)
         is_equal(client_refusal(HERE, {'CAFILE': f, 'CADIR': hashed_dir('ca')}, code=96), wanted,
                  'with a good CADIR')
+
+
+@test('CAFILE with intermediate certificates only is refused, unless CADIR can have the root')
+def _():
+    issued('middle', A_CA)
+    issued('lower', A_CA, ca='middle')
+    f = temp(pem('lower') + pem('middle'))
+    wanted = 'unable to use CAFILE %s: %s' % (f, NO_ROOT)
+    is_equal(server_refusal(server_env(CAFILE=f), ['-y']), wanted)
+    is_equal(client_refusal(HERE, {'CAFILE': f}, code=96), wanted)
+    cert = issued('lowest', EXT['server'], ca='lower')
+    client_facts(HERE, {'CAFILE': f, 'CADIR': hashed_dir('ca')}, cert=cert)
+    client_facts(HERE, {'CAFILE': temp(pem('lower') + pem('middle') + pem('ca'))}, cert=cert)
 
 CRLS = {
     'in DER': (lambda: openssl('crl', '-in', pki_path('crl.pem'), '-outform', 'DER'), DER),
@@ -120,10 +134,11 @@ REFUSED = {
     'an unknown authority': (
         lambda: {'CAFILE': pki_path('otherca.pem')}, lambda: 'client', lambda: 'server',
         'unable to get local issuer certificate', 'either an intermediate certificate is missing'),
-    'an intermediate certificate only': (
-        lambda: {'CAFILE': pki_path('middle.pem')}, lambda: middle('mclient', CLIENT),
+    'an intermediate certificate only, in CADIR': (
+        lambda: {'CADIR': hashed_dir('middle')}, lambda: middle('mclient', CLIENT),
         lambda: middle('mserver', EXT['server']),
-        'unable to get', "CAFILE or CADIR has an intermediate certificate only: add the root's"),
+        'unable to get', 'either an intermediate' if is_libressl() else
+        "CAFILE or CADIR has an intermediate certificate only: add the root's"),
     'a certificate for the other side': (
         with_ca, lambda: 'serveronly', lambda: issued('clientonly', EXT['server'] + '\n' + CLIENT),
         'certificate purpose', PURPOSE),

@@ -97,13 +97,6 @@ char const *pem_fault_in_pair(char const *cert, size_t certlen, char const *key,
   return fault;
 }
 
-int pem_has_cert(char const *s, size_t len)
-{
-  static char const text[] = " CERTIFICATE-----";
-  size_t n = sizeof text - 1;
-  return len >= n && byte_search(s, len, text, n) + n <= len;
-}
-
 char const *pem_fault_in_anchors(char const *s, size_t len)
 {
   char const begin[] = "-----BEGIN CERTIFICATE-----";
@@ -115,6 +108,37 @@ char const *pem_fault_in_anchors(char const *s, size_t len)
   for (; b && (x = cert_next(b)); n++) X509_free(x);
   BIO_free(b);
   return b && n < count_of(s, len, begin) ? "a certificate in it cannot be read" : 0;
+}
+
+static int has_cert(char const *s, size_t len)
+{
+  static char const text[] = " CERTIFICATE-----"; /* of OpenSSL's three kinds */
+  size_t n = sizeof text - 1;
+  return len >= n && byte_search(s, len, text, n) + n <= len;
+}
+
+/* Whether a way can end here; in what a system trusts it is the first that is looked at. */
+static int has_root(char const *s, size_t len)
+{
+  int found = 0;
+  X509 *x;
+  BIO *b = BIO_new_mem_buf(s, len);
+  while (b && !found && (x = PEM_read_bio_X509_AUX(b, 0, 0, 0)))
+  {
+    found = X509_NAME_cmp(X509_get_subject_name(x), X509_get_issuer_name(x)) == 0;
+    X509_free(x);
+  }
+  BIO_free(b);
+  ERR_clear_error();
+  return found;
+}
+
+char const *pem_fault_in_trust(char const *s, size_t len, int alone)
+{
+  int ok = has_cert(s, len);
+  if (ok && (!alone || has_root(s, len))) return 0;
+  char const *fault = pem_fault_in_anchors(s, len);
+  return fault || !ok ? fault : "it has no root certificate: add that of the authority on top";
 }
 
 char const *pem_fault_in_crls(char const *s, size_t len)

@@ -19,8 +19,8 @@ extern char const *pem_fault_in_pair(char const *cert, size_t certlen, char cons
 /* Trust anchors that libtls refuses. */
 extern char const *pem_fault_in_anchors(char const *, size_t);
 
-/* Whether there is anything in it that libtls could take for a certificate, at a glance. */
-extern int pem_has_cert(char const *, size_t);
+/* Trust anchors that libtls takes, to trust nobody. alone: there are no others. */
+extern char const *pem_fault_in_trust(char const *, size_t, int alone);
 
 /* Revocation lists, which libtls takes whatever is in them, and then verifies nobody. */
 extern char const *pem_fault_in_crls(char const *, size_t);

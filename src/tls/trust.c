@@ -64,11 +64,9 @@ static int cadir_append(char const *path, void *arg, struct failure *why)
   return ok || failure_sys(why, "unable to read CADIR");
 }
 
-/* libtls passes over what is none of its PEM blocks, and would trust nobody because of the file. */
-static int anchors_check(struct file const *f, char const *path, struct failure *why)
+static int anchors_check(struct file const *f, char const *path, int alone, struct failure *why)
 {
-  char const *fault = 0;
-  if (!pem_has_cert((char *)f->s, f->len)) fault = pem_fault_in_anchors((char *)f->s, f->len);
+  char const *fault = pem_fault_in_trust((char *)f->s, f->len, alone);
   return !fault
     || failure_set(why, EXIT_TLS_CONFIG, "unable to use CAFILE ", path, ": ", fault);
 }
@@ -79,7 +77,7 @@ static int trust_both(struct tls_config *c, char const *path, char const *dir, s
   stralloc all = STRALLOC_ZERO;
   struct file f;
   if (!file_load(&f, "CAFILE", path, why)) return 0;
-  int ok = anchors_check(&f, path, why);
+  int ok = anchors_check(&f, path, 0, why);
   if (ok && !stralloc_catb(&all, (char *)f.s, f.len))
     ok = failure_sys(why, "unable to read CAFILE");
   file_unload(&f);
@@ -94,7 +92,7 @@ static int trust_file(struct tls_config *c, char const *path, struct failure *wh
 {
   struct file f;
   if (!file_load(&f, "CAFILE", path, why)) return 0;
-  int ok = anchors_check(&f, path, why)
+  int ok = anchors_check(&f, path, 1, why)
     && anchors_use(c, path, (char *)f.s, f.len, why);
   file_unload(&f);
   return ok;
