@@ -421,6 +421,17 @@ def _():
     is_refused(result, 74, fatal)
 
 
+@test('smtp-send: a CR that ends no line is refused: 65, no last dot, nothing from there on')
+def _():
+    head = b'Subject: hi\n\n'
+    for text in b'a line\rwith a CR\n', b'\rfirst\n', b'twice\r\r\n', b'x\r.\r\nMAIL FROM:<>\r\n':
+        for after in b'', b'more\n' * 100000:
+            result, said = smtp_send(HELLO, input=head + b'before\r\n' + text + after)
+            is_refused(result, 65, 'mail/smtp-send: fatal: '
+                       'unable to send the message: a line has a CR before its end')
+            is_equal(said[-5:], ['DATA', 'Subject: hi', '', 'before', ''], repr(text))
+
+
 @test('smtp-send: an address that could end the command is refused before anything is said')
 def _():
     for address in 'bob@example.net> NOTIFY=NEVER', 'bob@example.net\r\nRSET', 'b\xf6b@example.net':
