@@ -241,6 +241,109 @@ def _():
     stripped('postgres', lambda t: play_postgres(t, b'E'), NONSENSE + 'E', 76)
 
 
+# What each RFC lets a server say in another way.
+
+def started(proto, *lines):
+    """The server speaks these lines, or its part is played, and TLS starts."""
+    def play(talk):
+        lines[0](talk) if callable(lines[0]) else play_lines(talk, lines)
+        talk.start_tls()
+        is_equal(talk.end(), (b'hello', 'close_notify'))
+
+    server = Played(play)
+    is_refused(connect(proto, server.port, 'sh', '-c', 'printf hello >&7'), 0)
+    server.join()
+
+
+@test('smtp: the keyword in either case, with blanks or parameters behind it')
+def _():
+    for offer in ('250-STARTTLS \r\n250 SIZE', '250-SIZE \r\n250 starttls \t',
+                  '250-STARTTLS\t\r\n250 X', '250-Starttls REQUIRED\r\n250 X'):
+        started('smtp', '220 hi', r'EHLO \S+', '250-example.org\r\n' + offer, 'STARTTLS', '220 ')
+    for offer in '250-STARTTLSX', '250-START TLS', '250-X STARTTLS':
+        stripped('smtp', ['220 hi', r'EHLO \S+', '250-example.org\r\n%s\r\n250 X' % offer],
+                 NO_OFFER)
+
+
+@test('imap: OK, NO, BAD, BYE and PREAUTH in either case; the tag only as it was sent')
+def _():
+    started('imap', '* ok hello', 'a STARTTLS', '* Ok [ALERT] a moment\r\na ok ')
+    started('imap', '* Ok', 'a STARTTLS', 'a Ok [X] go ahead')
+    ask = ['* ok hello', 'a STARTTLS']
+    for answer in 'a no not now', 'a Bad what?':
+        stripped('imap', ask + [answer], NO_START + answer)
+    for greeting in '* PreAuth welcome back', '* bye too busy':
+        stripped('imap', [greeting], NO_START + greeting)
+    for answer in 'A OK', 'a OKAY', 'a', 'ok':
+        stripped('imap', ask + [answer], NONSENSE + answer, 76)
+    stripped('imap', ['* OKAY'], NONSENSE + '* OKAY', 76)
+
+
+@test('pop3: +OK and -ERR, alone or with a blank; in upper case, as RFC 1939 demands')
+def _():
+    started('pop3', '+OK', 'STLS', '+OK ')
+    stripped('pop3', ['+OK', 'STLS', '-ERR'], NO_START + '-ERR')
+    stripped('pop3', ['+ok hello'], NONSENSE + '+ok hello', 76)
+
+
+@test('ftp: 120 before the greeting, which says that it takes a while')
+def _():
+    started('ftp', '120 ready in 1 minute\r\n220-hello\r\n220 ', 'AUTH TLS', '234')
+    stripped('ftp', ['120 soon\r\n421 too busy'], NO_START + '421 too busy')
+    stripped('ftp', ['120 soon\r\n120 soon'], NO_START + '120 soon')
+
+
+@test('nntp: codes alone, or with a blank')
+def _():
+    started('nntp', '200', 'STARTTLS', '382 ')
+
+
+@test('sieve: words in either case, with blanks; any string a literal, whatever it holds')
+def _():
+    started('sieve', '"starttls" \r\nok', 'STARTTLS', 'Ok "go ahead"')
+    for plus in '', '+':
+        started('sieve', '"IMPLEMENTATION" {9%s}\r\nOK\r\n"STA"\r\n{8%s}\r\nStartTLS\r\n'
+                         '"SASL" {0%s}\r\n\r\nOK {6%s}\r\nhello}' % ((plus,) * 4),
+                'STARTTLS', 'OK (TAG {4%s}\r\n{10}) {2%s}\r\ngo' % (plus, plus))
+    # A capability's value is none, nor is what a literal holds.
+    for value in '"X" {8}\r\nSTARTTLS', '"X" {12}\r\n\r\n"STARTTLS"', '{12}\r\nX\r\n"STARTTLS':
+        stripped('sieve', [value + '\r\nOK'], NO_OFFER)
+    ask = ['"STARTTLS"\r\nOK', 'STARTTLS']
+    stripped('sieve', ask + ['no {7}\r\nnot now'], NO_START + 'no "not now"')
+    stripped('sieve', ['bye (TRYLATER) {4+}\r\nbusy'], NO_START + 'bye (TRYLATER) "busy"')
+    stripped('sieve', ['OKAY'], NONSENSE + 'OKAY', 76)
+    stripped('sieve', ['"X" {99999}'], NONSENSE + '"X" {99999}', 76)
+
+
+@test('sieve: what comes with a go-ahead that ends in a literal is refused as injected')
+def _():
+    def play(talk):
+        play_lines(talk, ['"STARTTLS"\r\nOK', 'STARTTLS', 'OK {2}\r\ngo\r\nOK "injected"'])
+        is_equal(talk.rest(), b'', 'what the client says after it')
+
+    server = Played(play)
+    is_refused(connect('sieve', server.port, 'echo', 'not run'), 97,
+               'tls-handshake: fatal: unable to start TLS: '
+               'the server sent bytes in plaintext before TLS began')
+    server.join()
+
+
+@test('xmpp: white space between tags and inside of them; features that are none')
+def _():
+    def spaced(talk):
+        talk.until("<stream:stream to='example.org' .*>")
+        talk.say('\r\n' + STREAM.replace(' ', '\n') + '\n<stream:features\n>\n<starttls\n\t'
+                 "xmlns='urn:ietf:params:xml:ns:xmpp-tls'\n/>\n</stream:features\n>\n")
+        talk.until("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+        talk.say('\n' + PROCEED.replace(' ', '\r\n').replace('/>', '\n></proceed\n>'))
+
+    started('xmpp', spaced)
+    for none in '<stream:features/>', '<stream:features />', "<stream:features xmlns:x='y'/>":
+        stripped('xmpp', lambda t: (t.until('.*>' * 2), t.say(STREAM + none)), NO_OFFER)
+    failure = '<failure/>'
+    stripped('xmpp', lambda t: play_xmpp(t, answer=failure), NO_START + failure)
+
+
 @test('a server that never ends its reply is not listened to for ever')
 def _():
     def play(talk):
