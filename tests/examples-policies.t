@@ -2,6 +2,7 @@
 # ISC licence: see COPYING.
 # examples/policy/*, starttls-cert and starttls-chain, starttls-server.
 
+import calendar
 import os
 import re
 import shutil
@@ -12,9 +13,9 @@ import threading
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import Chain, unjoined
-from examples import EXAMPLES, Played, example, free_port, is_done, is_refused, port_is_open
+from examples import EXAMPLES, Played, Result, example, free_port, is_done, is_refused, port_is_open
 from peer import TLS12, Peer
-from pki import cert_hash, openssl, pki, server_env
+from pki import cert_hash, issued_between, openssl, pki, server_env
 from scratch import temp_dir
 from sockets import tcp_pair
 from tap import SLOW, is_equal, is_true, run, test, wait_for
@@ -208,6 +209,51 @@ def _():
         is_true('days left   %d\n' % days in result.out.decode(), '%d: %r' % (days, result))
 
 
+@test('starttls-cert: a certificate of 1950 to 1965, and one around 1970')
+def _():
+    def shows(cert):
+        def play(talk):
+            try:
+                talk.start_tls(cert=cert)
+                talk.peer.recv_all()
+            except (ssl.SSLError, ConnectionError):
+                pass
+        return play
+
+    def days_of(cert, start, end):
+        play = shows(issued_between(cert, start, end))
+        server = Played(play, play)
+        result = example('starttls-cert', 'tls', '127.0.0.1', server.port)
+        server.join()
+        is_done(result, 97)
+        is_equal(result.err, '')
+        return result.out.decode().splitlines()[3:6]
+
+    end = calendar.timegm((1965, 1, 2, 3, 4, 5))
+    before = int(time.time())
+    from_, until, left = days_of('old', '500411000000Z', '650102030405Z')
+    is_equal((from_, until), ('valid from  1950-04-11 00:00:00 UTC',
+                              'valid until 1965-01-02 03:04:05 UTC'))
+    is_true(left in ['days left   %d' % ((end - now) // 86400)
+                     for now in (before, int(time.time()))], left)
+    is_equal(days_of('epoch', '691231235958Z', '700101000000Z')[:2],
+             ['valid from  1969-12-31 23:59:58 UTC', 'valid until 1970-01-01 00:00:00 UTC'])
+
+
+@test('print-cert: a time that is not known, or empty, is unknown; no certificate is 77')
+def _():
+    known = {'SSL_PEER_CERT_SUBJECT': '/CN=a', 'SSL_PEER_CERT_ISSUER': '/CN=b',
+             'SSL_PEER_CERT_HASH': 'SHA256:0'}
+    for more in {}, {'SSL_PEER_CERT_NOTBEFORE': '', 'SSL_PEER_CERT_NOTAFTER': ''}:
+        result = example('policy/print-cert', env={**known, **more})
+        is_refused(Result(result.code, b'', result.err), 0)
+        is_equal(result.out.decode().splitlines()[3:],
+                 ['valid from  unknown', 'valid until unknown', 'days left   unknown'])
+    for more in {}, {'SSL_PEER_CERT_HASH': ''}:
+        is_refused(example('policy/print-cert', env=more), 77,
+                   'print-cert: fatal: the peer has shown no certificate')
+
+
 @test('starttls-cert, starttls-chain: no server, no TLS, wrong usage')
 def _():
     for program in 'starttls-cert', 'starttls-chain':
@@ -305,7 +351,7 @@ def _():
     with plaintext(b'EHLO me\r\nWHO\r\nquit\r\n') as sock:
         is_equal(sock.makefile('rb').read(), b'220 hello\r\n250-hello\r\n250 STARTTLS\r\n'
                                              b'500 what?\r\n221 bye\r\n')
-    with plaintext(b'STARTTLS\r\nQUIT\r\n') as sock:
+    with plaintext(b'startTLS \r\nQUIT\r\n') as sock:
         is_equal(sock.makefile('rb').read(), b'220 hello\r\n220 go ahead\r\n')
     wait_for(lambda: 'bytes came in plaintext before' in server.chain.stderr(), 'the refusal')
 
