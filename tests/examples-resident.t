@@ -72,7 +72,7 @@ def _():
     issue(pki(), 'over', EXT['server'], days='0')
     current = os.readlink(scan.dir + '/keys/current')
     for key, cert, why in ('server', 'renewed', 'is not a certificate of'), \
-                          ('over', 'over', 'is no certificate, or over'):
+                          ('over', 'over', 'is not a certificate, or has expired'):
         pair = '%s/%s.key' % (pki(), key), '%s/%s.pem' % (pki(), cert)
         out = run_command(*renew, *pair, engined, code=1)
         is_true(re.search(r'^renew: fatal: .*%s' % why, out, re.M), out)

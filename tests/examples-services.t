@@ -6,19 +6,22 @@ import glob
 import imaplib
 import os
 import poplib
+import pwd
 import re
 import shutil
 import socket
 import ssl
+import stat
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import need
 from examples import EXAMPLES
 from peer import plain_context
-from pki import cert_hash, issue, pki
-from services import (LOOPBACK, SERVICE_MAIL, Scan, ask_to_end, get_page, is_started,
-                      mail_by_starttls, run_command, tls_to, verifying_context, web_root,
-                      write_line, write_script)
+from pki import cert_hash, issue, issued, pki, server_env
+from proc import find_processes, status_of
+from services import (LOOPBACK, SERVICES, SERVICE_MAIL, Scan, account_of, ask_to_end, get_page,
+                      is_started, mail_by_starttls, run_command, tls_to, verifying_context,
+                      web_root, write_line, write_script)
 from tap import SLOW, is_equal, is_true, run, test
 
 
@@ -253,6 +256,12 @@ def _():
             return b''
 
     is_equal(hello('client'), b'hello /CN=client\n')
+    held = tls_to(port, cert='client')
+    is_equal(held.recv(100), b'hello /CN=client\n')
+    users = {name: status_of(pid)['Uid'].split()[1] for name in ('console', 'tls-engine')
+             for pid in find_processes(name)}
+    is_equal(users, {'console': str(pwd.getpwnam('sys').pw_uid), 'tls-engine': '65534'})
+    is_equal(ask_to_end(held, b'quit\n'), b'')
     is_equal(hello('client2'), b'')
     scan.wait_log('admin', 'admit-clients: fatal: client not admitted: ' + cert_hash('client2'))
     is_equal(hello(None), b'')
@@ -268,8 +277,14 @@ def _():
     settings = {}
     for name in 'www.example.org', 'mail.example.org':
         issue(pki(), name, 'subjectAltName=DNS:' + name)
-        settings['KEYFILE:' + name] = '%s/%s.key' % (pki(), name)
-        settings['CERTFILE:' + name] = '%s/%s.pem' % (pki(), name)
+        directory = '%s/ssl/%s' % (scan.dir, name)
+        run_command(SERVICES + '/renew', directory, '%s/%s.key' % (pki(), name),
+                    '%s/%s.pem' % (pki(), name))
+        is_equal(stat.S_IMODE(os.stat(directory).st_mode), 0o700, 'mode of what renew has made')
+        for setting in 'KEYFILE:' + name, 'CERTFILE:' + name:
+            with open('%s/two-names/tls/%s' % (SERVICES, setting)) as f:
+                path = f.read().strip()
+            settings[setting] = path.replace('/etc/ssl/tls-chain/' + name, directory)
     scan.add('two-names', ROOT=web_root(scan), SMTPD='smtpfront-echo accept', **settings)
     scan.start()
     port = scan.ports['two-names']
@@ -287,7 +302,54 @@ def _():
                 pass
 
 
+@test('two-names: the application is not run as the engine')
+def _():
+    scan = Scan()
+    name = 'mail.example.org'
+    settings = {}
+    for served in name, 'www.example.org':
+        pair = server_env(issued(served, 'subjectAltName=DNS:' + served))
+        settings.update({'%s:%s' % (kind, served): path for kind, path in pair.items()})
+    scan.add('two-names', SMTPD='id -u', **settings)
+    scan.start()
+    is_equal(ask_to_end(tls_to(scan.ports['two-names'], name), b''),
+             b'%d\n' % pwd.getpwnam('www-data').pw_uid)
+
+
 # All of them
+
+def user_id(name):
+    """The number of a user; the name, if Debian does not have it."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return name
+
+
+@test('no application, and no logger, runs as the engine, as the other, or as root')
+def _():
+    for d in glob.glob(SERVICES + '/*/') + [EXAMPLES + '/s6-rc/%s/' % name
+                                            for name in ('smtp', 'smtps', 'https', 'tls-engined')]:
+        log = d + 'log' if os.path.exists(d + 'log') else d[:-1] + '-log'
+        users = [0, 65534, user_id(account_of(log))]
+        if account_of(d):
+            users.append(user_id(account_of(d)))
+        is_equal(len(set(users)), len(users), '%s: %r' % (d, users))
+        for path in glob.glob(d + '*/TLS_UID') + glob.glob(d + '*/TLS_GID'):
+            with open(path) as f:
+                is_equal(f.read(), '65534\n', path)
+
+
+@test('every key pair in the settings is where renew puts one')
+def _():
+    paths = glob.glob(EXAMPLES + '/s*/*/*/KEYFILE*') + glob.glob(EXAMPLES + '/s*/*/*/CERTFILE*')
+    is_true(len(paths) > 10, paths)
+    for path in paths:
+        file = 'key' if os.path.basename(path).startswith('KEY') else 'cert'
+        with open(path) as f:
+            wanted = r'/etc/ssl/tls-chain(/[a-z.]+)?/current/%s\.pem\n' % file
+            is_true(re.fullmatch(wanted, f.read()), path)
+
 
 @test('the services of README.md are those that there are')
 def _():

@@ -45,6 +45,15 @@ def write_script(path, text):
     os.chmod(path, 0o755)
 
 
+def account_of(d):
+    """As whom a service or its logger runs; None if it does not say."""
+    try:
+        with open(d + '/env/ACCOUNT') as f:
+            return f.read().strip()
+    except FileNotFoundError:
+        return None
+
+
 class Scan:
     """A scan directory with links to copies of examples, set up as README.md says. Their settings,
     the files in env and tls, are replaced by those of a test; nothing else is."""
@@ -73,13 +82,14 @@ class Scan:
     def configure(self, name, d, log, settings):
         logs = '%s/logs/%s' % (self.dir, name)
         os.mkdir(logs)
-        shutil.chown(logs, 'nobody')
+        shutil.chown(logs, account_of(log))
         write_line(log + '/env/DIR', logs)
-        write_line(log + '/env/ACCOUNT', 'nobody')
         if os.path.exists(d + '/env/PORT'):
             self.ports[name] = free_port()
             settings = {'IP': LOOPBACK, 'PORT': self.ports[name], 'NAME': 'localhost', **settings}
-        settings = {'ACCOUNT': 'nobody', 'SOCKET': self.socket, 'TLS_ENGINE': self.socket,
+        if account_of(d) == 'qmaild':  # which Debian does not have
+            settings = {'ACCOUNT': 'mail', **settings}
+        settings = {'ACCOUNT': account_of(d), 'SOCKET': self.socket, 'TLS_ENGINE': self.socket,
                     'KEYFILE': self.dir + '/keys/current/key.pem',
                     'CERTFILE': self.dir + '/keys/current/cert.pem', **settings}
         for path in glob.glob(d + '/env/*') + glob.glob(d + '/tls/*'):
