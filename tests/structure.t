@@ -187,7 +187,7 @@ def _():
 
 
 # The rooms whose names have been looked through so far.
-NAMED_ROOMS = ['src/chain', 'src/session']
+NAMED_ROOMS = ['src/chain', 'src/session', 'src/tls']
 
 
 @test('the name of a function is there once, and has two words to search for')

@@ -140,9 +140,10 @@ static int confine_process(struct failure *why)
 
 #endif
 
-int confine(struct failure *why)
+int confine_engine(struct failure *why)
 {
   if (!confine_user(why)) return 0;
+  if (chdir("/") < 0) return failure_sys(why, "unable to leave the working directory");
   if (setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 }) < 0)
     return failure_sys(why, "unable to forbid core dumps");
   return confine_process(why);

@@ -6,10 +6,10 @@
 #include "failure.h"
 
 /*
-  Gives up what the handshake does not need: core dumps, ptrace, new privileges, and if TLS_UID
-  and TLS_GID are set the user, the group and all supplementary groups, for good; then, and for
-  who is not root, every capability.
+  Gives up what the handshake does not need: if TLS_UID and TLS_GID are set the user, the group and
+  all supplementary groups, for good; the working directory; core dumps, ptrace, new privileges; and
+  every capability, unless it is still root.
 */
-extern int confine(struct failure *);
+extern int confine_engine(struct failure *);
 
 #endif

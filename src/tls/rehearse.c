@@ -47,7 +47,7 @@ static struct tls *client_new(uint32_t protocols)
   return client;
 }
 
-static void converse(struct tls *server, struct tls *client, struct buf *b)
+static void sides_converse(struct tls *server, struct tls *client, struct buf *b)
 {
   struct side near = { .in = &b[0], .out = &b[1] }, far = { .in = &b[1], .out = &b[0] };
   struct tls *conn = 0;
@@ -71,7 +71,7 @@ void rehearse_server(struct tls *server)
     buf_clear(&b[0]);
     buf_clear(&b[1]);
     b[0].size = b[1].size = RAW_SIZE;
-    if (client) converse(server, client, b);
+    if (client) sides_converse(server, client, b);
     tls_free(client);
   }
   free(b);

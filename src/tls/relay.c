@@ -360,7 +360,7 @@ static void relay_wait(struct relay *r, int more)
   else if (ready) relay_notice(r, x, n);
 }
 
-int relay(struct connection *c, struct relay_buffers *b, int const *plain,
+int relay_run(struct connection *c, struct relay_buffers *b, int const *plain,
   struct session_join const *join, struct session_end *end)
 {
   struct relay r =

@@ -22,7 +22,7 @@ struct relay_buffers
   ended and the peer has taken the application's last byte, or when something has failed or been
   lost; *end says how it went. Returns whether the peer has said its last word.
 */
-extern int relay(struct connection *, struct relay_buffers *, int const *plain,
+extern int relay_run(struct connection *, struct relay_buffers *, int const *plain,
   struct session_join const *, struct session_end *end);
 
 #endif

@@ -83,7 +83,7 @@ static int connection_prepare(struct served *s, struct settings const *settings,
   if (settings) return 1;
   if (policy->role == SESSION_SERVER) keypairs_warn(0);
   else if (policy->peercert) keypairs_warn(1);
-  return confine(why);
+  return confine_engine(why);
 }
 
 /* From START to FACTS. */
@@ -154,7 +154,7 @@ static int serve_application(struct served *s, struct session_join const *join, 
 {
   char msg[SESSION_MAX];
   struct session_end end = { 0 };
-  int peer_ended = relay(&s->connection, &s->buffers, plain, join, &end);
+  int peer_ended = relay_run(&s->connection, &s->buffers, plain, join, &end);
   session_send(&s->session, msg, session_end_pack(msg, SESSION_ENDED, &end), 0, 0);
   end_tell(s, &end, join->heard);
   if (places >= 0) fd_write(places, (char *)&(pid_t){ getpid() }, sizeof(pid_t));

@@ -203,7 +203,7 @@ int worker_run(struct worker_options const *o, int lifeline)
   struct failure why;
   char prog[PROGNAME_SIZE];
   progname_set(prog, "tls-engined", "");
-  if (!worker_load(&w, &why) || !confine(&why)) strerr_dief(why.code, why.reason);
+  if (!worker_load(&w, &why) || !confine_engine(&why)) strerr_dief(why.code, why.reason);
   if (!(w.place = calloc(o->max, 2 * sizeof *w.place)) || pipenbcoe(w.news) < 0)
     strerr_diefusys(EXIT_SYSTEM, "prepare places for sessions");
   w.sigs = selfpipe_init();

@@ -22,6 +22,7 @@ def is_confined(pid):
     is_equal(status_of(pid)['NoNewPrivs'], '1', 'no new privileges')
     is_equal(limit_of(pid, 'Max core file size'), ['0', '0'], 'limit of core files')
     is_equal(os.stat('/proc/%d/environ' % pid).st_uid, 0, 'owner, which is root if not dumpable')
+    is_equal(os.readlink('/proc/%d/cwd' % pid), '/', 'working directory')
 
 
 def has_nothing_of_root(pid, uid, gid):
