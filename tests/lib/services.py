@@ -141,6 +141,58 @@ def web_root(scan):
     return scan.dir + '/www'
 
 
+# An SMTP server for them
+
+# An SMTP server. With UCSPITLS, as qmail-smtpd with Scott Gifford's patch: Y on SSLCTLFD, the reply
+# read to its end, the new descriptors put on 0 and 1, all that was said before forgotten.
+QMAIL_SMTPD = r'''
+#!/usr/bin/perl
+use strict;
+my ($helo, $data);
+sub line { my ($l, $c) = (''); while (sysread STDIN, $c, 1) { $l .= $c; last if $c eq "\n" } $l }
+sub say { syswrite STDOUT, "$_[0]\r\n" }
+say '220 localhost ESMTP';
+while (my $l = line) {
+  if ($l =~ /^ehlo/i) {
+    $helo = 1;
+    say '250-localhost';
+    say '250-STARTTLS' if exists $ENV{UCSPITLS};
+    say '250 PIPELINING';
+  } elsif ($l =~ /^starttls/i && exists $ENV{UCSPITLS}) {
+    say '220 ready';
+    open my $ctl, '+<&=', $ENV{SSLCTLFD} or die;
+    syswrite $ctl, 'Y' or die;
+    my $reply = '';
+    while (sysread $ctl, $reply, 4096, length $reply) { }
+    $reply =~ /^SSL_PROTOCOL=.*\0\0$/s or die 'no reply';
+    open STDIN, '<&=', $ENV{SSLREADFD} or die;
+    open STDOUT, '>&=', $ENV{SSLWRITEFD} or die;
+    delete $ENV{UCSPITLS};
+    undef $helo;
+  } elsif ($l =~ /^data/i) {
+    say '354 go ahead';
+    1 while line !~ /^\.\r?\n/;
+    say '250 taken';
+  } elsif ($l =~ /^quit/i) { say '221 bye'; exit }
+  elsif (!$helo && $l !~ /^noop/i) { say '503 EHLO first' }
+  else { say '250 ok' }
+}
+'''
+
+
+def with_smtpd(scan):
+    need('perl')
+    write_script(scan.dir + '/bin/qmail-smtpd', QMAIL_SMTPD)
+    return scan.dir + '/bin/qmail-smtpd'
+
+
+def smtpd_with_mail(scan):
+    """mailfront's, which echoes; where there is none, the same that plays qmail-smtpd."""
+    if shutil.which('smtpfront-echo', path=scan.path):
+        return 'smtpfront-echo accept'
+    return with_smtpd(scan)
+
+
 # Their clients
 
 def verifying_context():
