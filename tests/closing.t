@@ -155,7 +155,8 @@ def _():
             close(s, step, way, still_open)
             still_open.remove(step)
             everyone_is_told(s, step, still_open)
-    is_idle(*(s.engine for s, _, _ in sessions if not s.is_gone()))
+    # One whose application is gone ends by itself after a time.
+    is_idle(*(s.engine for s, _, _ in sessions if not s.is_gone()), may_end=True)
 
 
 # One end at a time, more closely.

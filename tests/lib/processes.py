@@ -48,15 +48,21 @@ def orphan_exit_code(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def is_idle(*pids):
+def is_idle(*pids, may_end=False):
     """As soon as nothing happens any more the processes use no CPU time."""
     def ticks():
-        return sum(cpu_ticks(pid) for pid in pids)
+        used = {}
+        for pid in pids:
+            try:
+                used[pid] = cpu_ticks(pid)
+            except (FileNotFoundError, ProcessLookupError):
+                is_true(may_end, 'process %d is there' % pid)
+        return used
 
     def quiet():
         before = ticks()
         time.sleep(0.25)  # there is no event to wait for
-        return ticks() <= before + 2
+        return sum(now - before[pid] for pid, now in ticks().items()) <= 2
     wait_for(quiet, 'no more CPU time used')
 
 
