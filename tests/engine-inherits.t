@@ -15,7 +15,7 @@ from peer import VERSIONS, Peer
 from pki import cert_hash, pki, server_env
 from privileges import all_can_run, as_root, has_nothing_of_root, is_confined
 from proc import status_of
-from processes import confined_engine, wait_dead
+from processes import confined_engine, wait_asleep, wait_dead, wait_process
 from scratch import temp, temp_dir
 from sessions import ends_well, is_echoed
 from sockets import tcp_pair
@@ -262,6 +262,25 @@ for version_name, version in VERSIONS:
             wait_dead(engine)
             is_equal(tuple(map(is_nonblocking, pipes.fds)), before, 'O_NONBLOCK')
             pipes.close()
+
+
+@test('a network of pipes: a client that does not read does not stop what it says itself')
+def _():
+    pipes = Pipes()
+    c = Chain(['tls-handshake', '-6', '8', '-7', '9', 'tls-io', 'sh', '-c',
+               'head -c 2000000 /dev/zero >&9 & cat <&8 >&2'], env=server_env(),
+              client=True, preexec=descriptors(dict(zip((8, 9), pipes.fds))))
+    peer = Peer(pipes).handshake()
+    wait_asleep(wait_process('head'))  # everything on the way is full
+    engine = confined_engine()
+    wait_asleep(engine)
+    peer.send(b'hello\n')
+    wait_for(lambda: c.stderr() == 'hello\n', 'the program to have it')
+    is_equal(peer.recv(2000000), bytes(2000000))
+    peer.close_notify()
+    peer.shutdown()
+    is_equal(peer.recv_all(), (b'', 'close_notify'))
+    is_equal(c.wait(), 0)
 
 
 @test('nor is O_NONBLOCK left on pipes by a handshake that fails')
