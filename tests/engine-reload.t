@@ -132,6 +132,22 @@ def _():
     ends_well(peer, c)
 
 
+@test('-t is for SIGTERM only: SIGHUP cuts no session')
+def _():
+    options = ['-t', '100']
+    e = start_engine(options=options)
+    peer, c = join_through(e)
+    e.signal(signal.SIGHUP)
+    wait_for(lambda: LOADED in e.log(), 'the new settings')
+    other = start_engine(options=options)
+    cut, its = join_through(other)
+    other.signal(signal.SIGTERM)
+    is_equal(other.wait(), 0)  # by now that time is over for both
+    is_equal(cut.recv_all(), (b'', 'eof'))
+    is_echoed(peer)
+    ends_well(peer, c)
+
+
 @test('SIGHUP while %d workers have sessions: told once, and served when one of them has ended'
       % WORKERS)
 def _():

@@ -88,6 +88,14 @@ for what, (make, words) in PAIRS.items():
         is_equal(server_refusal(server_env(**named)), wanted, 'of a named pair')
 
 
+@test('a file that is too large for what it should be is not read')
+def _():
+    f = temp(content('server.pem'))
+    os.truncate(f, (64 << 20) + 1)
+    is_equal(server_refusal(server_env(CERTFILE=f)),
+             'unable to use CERTFILE %s: the file is too large' % f)
+
+
 # A certificate of another time
 
 DATES = {'has expired': ('20200101000000Z', '20200201000000Z'),

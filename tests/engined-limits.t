@@ -16,6 +16,7 @@ from engined import (ENGINE_UID, Engine, KeyFiles, fds_held, how_it_ends, join_t
 from peer import Peer, Recorder
 from pki import pki, server_env
 from privileges import all_can_run, as_root
+from proc import status_of
 from processes import wait_dead
 from sessions import ends_well, is_echoed
 from sockets import tcp_pair
@@ -78,6 +79,27 @@ def _():
     is_echoed(peer)
     ends_well(peer, c)
     e.wait_sessions(0)
+    works_through(e)
+
+
+def sleeps_of(pid):
+    """How often a process has had to wait for something."""
+    return int(status_of(pid)['voluntary_ctxt_switches'])
+
+
+@as_root('a worker that has no descriptor left waits without a stir, and serves when it has one')
+def _():
+    e = start_engine()
+    worker = e.worker()
+    limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (max(fds_held(worker)) + 1, limits[1]))
+    with socket.socket(socket.AF_UNIX) as s:
+        before = sleeps_of(worker)
+        s.connect(e.path)
+        wait_for(lambda: sleeps_of(worker) > before + 2, 'it to try, and to sleep, and again')
+        is_equal(e.sessions(), [], 'sessions')
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+        e.wait_sessions(1)
     works_through(e)
 
 
