@@ -166,7 +166,8 @@ for what in DATES:
 
 @test('TLS_PROTOCOLS with another word, or with none that is served: refused with those that are')
 def _():
-    for value in '1.3', 'TLS1.3', 'tlsv1.4', 'ssl', 'tlsv1.1', 'tlsv1.0,tlsv1.1', 'tlsv1.2,x', ',':
+    for value in ('1.3', 'TLS1.3', 'tlsv1.4', 'ssl', 'tlsv1.1', 'tlsv1.0,tlsv1.1', 'tlsv1.2,x', ',',
+                  'TLSv1.1,tlsv1.2'):
         wanted = 'unable to use TLS_PROTOCOLS %s: invalid value (known are tlsv1.2 and tlsv1.3)'
         is_equal(server_refusal(server_env(TLS_PROTOCOLS=value)), wanted % value)
         is_equal(client_refusal(HERE, ca_env(TLS_PROTOCOLS=value), code=96), wanted % value)

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include <skalibs/posixplz.h>
 
@@ -67,10 +68,19 @@ static int setting_apply(struct tls_config *c, char const *variable, char const 
     config_error(c), hint);
 }
 
+/* Whether an older version is asked for: libtls knows the words, and takes them for TLS 1.2. */
+static int names_old_version(char const *list)
+{
+  for (char const *s = list; *s; s++)
+    if (!strncasecmp(s, "tlsv1.0", 7) || !strncasecmp(s, "tlsv1.1", 7))
+      if (s == list || s[-1] != '!') return 1;
+  return 0;
+}
+
 static int protocols_set(struct tls_config *c, char const *s)
 {
   uint32_t p;
-  if (tls_config_parse_protocols(&p, s) < 0) return -1;
+  if (names_old_version(s) || tls_config_parse_protocols(&p, s) < 0) return -1;
   if (!(p & (TLS_PROTOCOL_TLSv1_2 | TLS_PROTOCOL_TLSv1_3))) return -1; /* would serve nobody */
   return tls_config_set_protocols(c, p);
 }
