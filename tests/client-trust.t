@@ -63,6 +63,14 @@ def _():
              {'ca', 'otherca'})
 
 
+@test('CADIR with a FIFO among its certificates would keep an engine waiting, and is refused')
+def _():
+    d = hashed_dir('ca')
+    os.mkfifo(d + '/12345678.0')
+    is_equal(client_refusal(HERE, {'CADIR': d}, 96),
+             'unable to use CADIR: %s/12345678.0: not a regular file' % d)
+
+
 @test('CADIR in which nothing is hashed trusts nobody, and is refused with the remedy')
 def _():
     d = temp_dir()

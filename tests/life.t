@@ -10,12 +10,13 @@ import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import Chain, not_resident
-from engined import join_through, start_engine
+from engined import join_through, refused_by, start_engine
 from peer import TLS12, TLS13
 from pki import server_env
 from privileges import as_root
 from proc import find_processes
 from relay import Background, Session, is_same, join_app, sample_data
+from sessions import ends_well
 from tap import SLOW, is_equal, is_true, run, test, wait_for
 
 STOPPED = 'tls-engine: warning: session failed: relay: the peer stopped reading\n'
@@ -24,6 +25,17 @@ STOPPED = 'tls-engine: warning: session failed: relay: the peer stopped reading\
 def is_quick(since, what, seconds=3):
     took = time.monotonic() - since
     is_true(took < seconds * SLOW, '%s, but after %.1f s' % (what, took))
+
+
+def join_in_turn(e, prog=('cat',)):
+    """A session, as soon as there is a place: the engine hears of an acknowledgement later than
+    the client has what it acknowledges."""
+    def attempt():
+        try:
+            return join_through(e, prog)
+        except ConnectionError:
+            return None
+    return wait_for(attempt, 'a place')
 
 
 @test('a client that has said close_notify and keeps its socket holds nothing')
@@ -62,13 +74,33 @@ def _():
     start = time.monotonic()
     is_equal(peer.recv_all(), (b'', 'close_notify'))
     is_equal(c.wait(), 0)
-    second, c = join_through(e)  # the only place
+    second, c = join_in_turn(e)  # the only place
     is_quick(start, 'served')
     is_equal(second.end_politely(), (b'', 'close_notify'))
     is_equal(c.wait(), 0)
     e.wait_sessions(0)
     took = (time.monotonic() - start) / SLOW
     is_true(4 < took < 15, 'the silent one is let go after %.1f s' % took)
+
+
+@test('those that only wait for their peer have as many places again, and -m counts on after them')
+def _():
+    not_resident('is what this test starts')
+    e = start_engine(options=['-m', '1'])
+    full = 'the resident engine is at its limit of sessions (-m)'
+    silent = []
+    for _ in range(2):
+        peer, c = join_in_turn(e, ['head', '-c', '5'])
+        is_equal(peer.recv_all(), (b'', 'close_notify'))
+        is_equal(c.wait(), 0)
+        silent.append(peer)
+    is_equal(refused_by(e, 111), full)  # both wait, and there are no more than two places
+    for peer in silent:
+        peer.sock.close()
+    e.wait_sessions(0)
+    peer, c = join_through(e)
+    is_equal(refused_by(e, 111), full)
+    ends_well(peer, c)
 
 
 @test('tls-io -w does not wait for a peer that keeps its socket')
