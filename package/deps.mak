@@ -39,9 +39,12 @@ src/tls/tls-engined.o: src/tls/tls-engined.c src/session/progname.h src/session/
 src/tls/trust.o: src/tls/trust.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/pem.h src/tls/text.h src/tls/trust.h
 src/tls/worker.o: src/tls/worker.c src/session/progname.h src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/file.h src/tls/keypairs.h src/tls/rehearse.h src/tls/serve.h src/tls/settings.h src/tls/worker.h
 tests/unit/session.o: tests/unit/session.c src/session/progname.h src/session/session.h
-tests/fuzz/relay.o: tests/fuzz/relay.c src/session/session.h src/tls/failure.h src/tls/serve.h src/tls/settings.h
+tests/fuzz/relay.o: tests/fuzz/relay.c src/session/session.h src/tls/failure.h src/tls/serve.h src/tls/settings.h tests/fuzz/world.h
 tests/fuzz/replay.o: tests/fuzz/replay.c
 tests/fuzz/session.o: tests/fuzz/session.c src/session/session.h
+tests/fuzz/world.o: tests/fuzz/world.c tests/fuzz/world.h
+tests/fuzz/world_clock.o: tests/fuzz/world_clock.c tests/fuzz/world.h
+tests/fuzz/world_peer.o: tests/fuzz/world_peer.c tests/fuzz/world.h
 
 OBJECTS_tls-ctl-open := src/chain/tls-ctl-open.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/chain/chain_spawn.o src/session/session_facts.o src/session/progname.o
 LIBS_tls-ctl-open = $(LIB_EXECLINE) $(LIB_SKALIBS) $(LIB_SOCKET)
@@ -61,5 +64,5 @@ OBJECTS_tests/unit/session := tests/unit/session.o src/session/progname.o src/se
 LIBS_tests/unit/session = $(LIB_CMOCKA) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/fuzz/session := tests/fuzz/session.o tests/fuzz/replay.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/fuzz/session = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tests/fuzz/relay := tests/fuzz/relay.o tests/fuzz/replay.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
-LIBS_tests/fuzz/relay = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
+OBJECTS_tests/fuzz/relay := tests/fuzz/relay.o tests/fuzz/replay.o tests/fuzz/world.o tests/fuzz/world_clock.o tests/fuzz/world_peer.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+LIBS_tests/fuzz/relay = $(LIB_TLS) $(LIB_SSL) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)

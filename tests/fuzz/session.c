@@ -1,11 +1,7 @@
 /* ISC licence: see COPYING. */
 
 /*
-  Fuzz target for the session protocol, for libFuzzer:
-
-    clang -g -fsanitize=fuzzer,address,undefined -o fuzz \
-      tests/fuzz/session.c src/session/session_*.c -lskarnet
-    ./fuzz tests/fuzz/corpus
+  Fuzz target for the session protocol (CONTRIBUTING tells how to run it).
 
   The first byte of the input says which end reads: 0 a chain, else an engine; the rest is what the
   other end wrote. Every message that comes out is unpacked, and packed again: nothing may change.
