@@ -30,8 +30,11 @@ extern int LLVMFuzzerTestOneInput(uint8_t const *, size_t);
 
 enum { HEAD = 2, EVENTS_MAX = 200, LIMIT_SECONDS = 30 };
 
-/* A session without an application may last GONE_SECONDS and LINGER_SECONDS, and some. */
-enum { SILENCE_SECONDS = 700, LEAP_SECONDS = 16 };
+/*
+  How long a session without an application may last: STALL_SECONDS and LINGER_SECONDS, GONE_SECONDS
+  if the peer reads; and some.
+*/
+enum { SILENCE_SECONDS = 150, TRICKLE_SECONDS = 750, LEAP_SECONDS = 16 };
 
 enum start
 {
@@ -131,24 +134,35 @@ static void end_in_order(struct world *w)
   }
 }
 
+static int engine_is_over(struct world const *w)
+{
+  return __atomic_load_n(&w->is_over, __ATOMIC_SEQ_CST);
+}
+
+/* Waits until the engine has seen how late it is, and what has come, and waits again. */
+static void engine_settle(struct world const *w)
+{
+  for (int n = clock_looks(); clock_looks() - n < 4 && !engine_is_over(w); ) pause_for(100);
+}
+
 /* The application dies, or -t looks after one that does not; a peer that stays may still read. */
 static void end_in_silence(struct world *w)
 {
+  int reads = w->much & 1, left = reads ? TRICKLE_SECONDS : SILENCE_SECONDS;
   w->is_fair = w->is_cut = w->must_fail = 0;
   if (!(w->flags & FLAG_IDLE))
   {
     end_close(&w->app_w);
     end_close(&w->app_r);
   }
-  for (int i = 0; i < SILENCE_SECONDS && !__atomic_load_n(&w->is_over, __ATOMIC_SEQ_CST); )
+  for (int n = 1; left > 0 && !engine_is_over(w); n = n < LEAP_SECONDS ? 2 * n : n)
   {
-    int n = i < LEAP_SECONDS ? 1 : LEAP_SECONDS;
+    engine_settle(w);
     clock_skip(n);
-    i += n;
-    if (w->much & 1) peer_read(w);
-    pause_for(1000);
+    left -= n;
+    if (reads) peer_read(w);
   }
-  while (!__atomic_load_n(&w->is_over, __ATOMIC_SEQ_CST)) pause_for(1000);
+  while (!engine_is_over(w)) pause_for(1000);
 }
 
 /* What ENDED says of a session. */

@@ -87,8 +87,9 @@ extern int net_is_at_end(struct world const *);
 extern void end_close(int *fd);
 extern void pause_for(unsigned int us);
 
-/* Lets time pass for the engine. */
+/* Lets time pass for the engine; how often it has looked at its clock. */
 extern void clock_skip(unsigned int seconds);
+extern int clock_looks(void);
 
 /*
   Makes a key and a certificate, for the peers and in new files for the engine: CERTFILE and KEYFILE
