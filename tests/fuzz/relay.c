@@ -134,21 +134,11 @@ static void end_in_order(struct world *w)
   }
 }
 
-static int engine_is_over(struct world const *w)
-{
-  return __atomic_load_n(&w->is_over, __ATOMIC_SEQ_CST);
-}
-
-/* Waits until the engine has seen how late it is, and what has come, and waits again. */
-static void engine_settle(struct world const *w)
-{
-  for (int n = clock_looks(); clock_looks() - n < 4 && !engine_is_over(w); ) pause_for(100);
-}
-
 /* The application dies, or -t looks after one that does not; a peer that stays may still read. */
 static void end_in_silence(struct world *w)
 {
   int reads = w->much & 1, left = reads ? TRICKLE_SECONDS : SILENCE_SECONDS;
+  w->is_silent = w->is_fair;
   w->is_fair = w->is_cut = w->must_fail = 0;
   if (!(w->flags & FLAG_IDLE))
   {
@@ -157,12 +147,13 @@ static void end_in_silence(struct world *w)
   }
   for (int n = 1; left > 0 && !engine_is_over(w); n = n < LEAP_SECONDS ? 2 * n : n)
   {
-    engine_settle(w);
+    clock_settle(w);
     clock_skip(n);
     left -= n;
     if (reads) peer_read(w);
   }
   while (!engine_is_over(w)) pause_for(1000);
+  for (int p = 1; p > 0 || p == PEER_WAITS; ) p = peer_read(w);
 }
 
 /* What ENDED says of a session. */
@@ -172,6 +163,7 @@ static void end_check(struct world const *w, struct session_end const *end)
   check(w->up.got <= end->received && end->received <= w->up.sent, "received is wrong");
   check(w->down.got <= end->sent && end->sent <= w->down.sent, "sent is wrong");
   check(!end->code == !*end->reason || end->truncated, "neither a failure nor a success");
+  if (w->is_silent) check(end->code || w->down.got == end->sent, "a loss is not told");
   if (w->must_fail) check(end->code == EXIT_TLS, "a session goes on that must not");
   if (w->is_cut && is_strict) check(end->code == EXIT_TLS, "an end without close_notify is well");
   if (w->is_cut && !is_strict) check(end->truncated, "an end without close_notify is not told");

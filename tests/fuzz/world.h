@@ -61,6 +61,7 @@ struct world
   int is_fair;   /* nobody has done what may cost bytes */
   int is_deaf;   /* the application has stopped reading: its loss */
   int is_cut;    /* all was fair, but the peer has ended without close_notify */
+  int is_silent; /* all was fair, until nobody did anything */
   int must_fail; /* all was fair, but the peer has sent what ends a session */
   int is_over;   /* the engine has ended; written by its thread */
 };
@@ -87,9 +88,13 @@ extern int net_is_at_end(struct world const *);
 extern void end_close(int *fd);
 extern void pause_for(unsigned int us);
 
-/* Lets time pass for the engine; how often it has looked at its clock. */
+extern int engine_is_over(struct world const *);
+
+/* Lets time pass for the engine. */
 extern void clock_skip(unsigned int seconds);
-extern int clock_looks(void);
+
+/* Waits until the engine has seen how late it is, and what has come, and waits again. */
+extern void clock_settle(struct world const *);
 
 /*
   Makes a key and a certificate, for the peers and in new files for the engine: CERTFILE and KEYFILE

@@ -21,9 +21,15 @@ void clock_skip(unsigned int seconds)
   __atomic_add_fetch(&skipped, seconds, __ATOMIC_SEQ_CST);
 }
 
-int clock_looks(void)
+int engine_is_over(struct world const *w)
 {
-  return __atomic_load_n(&looks, __ATOMIC_SEQ_CST);
+  return __atomic_load_n(&w->is_over, __ATOMIC_SEQ_CST);
+}
+
+void clock_settle(struct world const *w)
+{
+  int n = __atomic_load_n(&looks, __ATOMIC_SEQ_CST);
+  while (__atomic_load_n(&looks, __ATOMIC_SEQ_CST) - n < 4 && !engine_is_over(w)) pause_for(100);
 }
 
 static int clock_read(tain *a)
