@@ -1,6 +1,6 @@
 /* ISC licence: see COPYING. */
 
-/* The network, the application and the peer around the engine: nothing waits longer than it must. */
+/* The network, the application and the peer around the engine: nothing waits longer than needed. */
 
 #include <skalibs/nonposix.h>
 
@@ -241,7 +241,7 @@ static int all_is_through(struct world *w, ssize_t a, int p)
   return p != PEER_WAITS && net_is_at_end(w);
 }
 
-/* Where nothing is wrong, nothing is held back: it gets through, though nobody says anything more. */
+/* Where nothing is wrong, nothing is held back: it gets through, though nobody says any more. */
 static void all_settle(struct world *w)
 {
   int tries = 0;
