@@ -62,7 +62,8 @@ static int files_write(EVP_PKEY *k, X509 *x)
   FILE *key = file_new(key_path, "key", "KEYFILE"), *cert = file_new(cert_path, "cert", "CERTFILE");
   if (!key || !cert || !PEM_write_PrivateKey(key, k, 0, 0, 0, 0, 0) || !PEM_write_X509(cert, x))
     return 0;
-  return !fclose(key) & !fclose(cert);
+  int failed = fclose(key) | fclose(cert);
+  return !failed;
 }
 
 int peer_prepare(void)
