@@ -14,8 +14,8 @@ from engined import join_through, refused_by, start_engine
 from peer import TLS12, TLS13
 from pki import server_env
 from privileges import as_root
-from proc import find_processes
-from relay import Background, Session, is_same, join_app, sample_data
+from proc import children_of
+from relay import FILL_PIPE, Background, Session, is_same, join_app, sample_data
 from sessions import ends_well
 from tap import SLOW, is_equal, is_true, run, test, wait_for
 
@@ -191,10 +191,9 @@ def _():
 @test('what the peer does not take is told by tls-io -w: 98, in our buffer or in the system\'s')
 def _():
     for sndbuf in 400000, 4608:
-        peer, c = join_app(['head', '-c', '200000', '/dev/zero'], io=['-w'], sndbuf=sndbuf,
-                           rcvbuf=4096)
+        peer, c = join_app(FILL_PIPE, io=['-w'], sndbuf=sndbuf, rcvbuf=4096)
         is_equal(peer.recv(1), b'\0')
-        wait_for(lambda: not find_processes('head'), 'the program to have written')
+        wait_for(lambda: not children_of(c.pid), 'the program to have written')
         peer.reset()
         is_equal(c.wait(), 98)
         is_equal(c.stderr(), 'tls-io: warning: session failed: the peer did not take everything: '

@@ -13,7 +13,7 @@ from peer import Peer, all_of
 from pki import pki, server_env
 from proc import children, children_of
 from processes import engines, orphan_exit_code, wait_engine, wait_process
-from relay import join_app
+from relay import FILL_PIPE, join_app
 from scratch import temp, temp_dir
 from sessions import is_echoed
 from sockets import read_to_end, tcp_pair, unix_pair
@@ -355,7 +355,7 @@ def _():
 
 @test('-w: without a program, or after its end, a signal ends tls-io')
 def _():
-    peer, c = join_app(['head', '-c', '200000', '/dev/zero'], io=['-w'], sndbuf=4608, rcvbuf=4096)
+    peer, c = join_app(FILL_PIPE, io=['-w'], sndbuf=4608, rcvbuf=4096)
     is_equal(peer.recv(1), b'\0')  # and takes no more
     wait_for(lambda: not children_of(c.pid), 'the end of the program')
     os.kill(c.pid, signal.SIGTERM)

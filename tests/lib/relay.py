@@ -11,7 +11,6 @@
     is_equal(s.input.read(5), b'world')    # what the application reads
 """
 
-# An application that speaks UCSPI-TLS and asks for TLS before anything else.
 import hashlib
 import random
 import socket
@@ -26,6 +25,7 @@ from scratch import close_later
 from sockets import tcp_pair
 from tap import SLOW, is_equal, is_true, wait_for
 
+# An application that speaks UCSPI-TLS and asks for TLS before anything else.
 UPGRADE = '''
   importas -i sslctl SSLCTLFD importas -i sslread SSLREADFD importas -i sslwrite SSLWRITEFD
   foreground { fdmove 1 $sslctl printf y } fdclose $sslctl fdmove 0 $sslread fdmove 1 $sslwrite
@@ -34,6 +34,10 @@ UPGRADE = '''
 # An application that gives its descriptors 0 and 1 away over the socket it is told, and exits.
 GIVE = 'import socket, sys; ' \
     'socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [0, 1]); sys.exit(%d)'
+
+
+# An application that ends also if nobody takes a byte of it: its pipe holds all that it writes.
+FILL_PIPE = ['head', '-c', '60000', '/dev/zero']
 
 
 def quoted(argv):
