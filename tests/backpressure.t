@@ -2,6 +2,7 @@
 # ISC licence: see COPYING.
 # A reader that stops stops the writer: bounded memory, no CPU time, and tls-io -t ends it.
 
+import fcntl
 import os
 import select
 import signal
@@ -11,10 +12,10 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from peer import VERSIONS, records_of
 from proc import is_alive, private_memory
-from processes import engines, is_flat, wait_engine
+from processes import engines, is_flat, is_idle, wait_engine
 from relay import (Background, Session, fails, is_same, join_app, output_breaks, sample_data,
                    write_all)
-from tap import SLOW, is_equal, is_true, run, test, wait_for
+from tap import SLOW, Skip, is_equal, is_true, run, test, wait_for
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -171,6 +172,32 @@ def _():
         is_equal(s.peer.end_politely(), (b'', 'close_notify'))
         s.wait_gone()
         is_equal(s.chain.stderr(), '')
+
+
+def pipe_sizes(s):
+    """Of the application's input and of its output."""
+    return [fcntl.fcntl(f, fcntl.F_GETPIPE_SZ) for f in (s.input, s.output)]
+
+
+@test('a pipe that was found full is made larger, one of small messages is not')
+def _():
+    s = Session(sndbuf=65536, rcvbuf=65536)
+    data = sample_data(MIB)
+    s.peer.send(b'x')
+    is_equal(s.read(1), b'x')
+    s.output.write(b'y')
+    is_equal(s.peer.recv(1), b'y')
+    small = pipe_sizes(s)
+    if max(small) >= 262144:
+        raise Skip('pipes are large here')
+    for write, read in (s.peer.send, s.read), (lambda data: write_all(s.output, data), s.peer.recv):
+        is_equal(pipe_sizes(s)[1], small[1])
+        writer = Background(write, data)
+        is_idle(s.engine)
+        is_same(read(MIB), data, 'what arrives')
+        writer.finish()
+    is_true(small[0] < pipe_sizes(s)[0] and small[1] < pipe_sizes(s)[1],
+            '%r became %r' % (small, pipe_sizes(s)))
 
 
 run()

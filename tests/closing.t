@@ -5,6 +5,7 @@
 import itertools
 import os
 import sys
+import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from forger import ALERT, CLOSE_NOTIFY, TEXT, Forger
 from peer import VERSIONS, Peer, records_of
@@ -187,6 +188,19 @@ def _():
         is_equal(c.wait(), 0)
 
 
+@test('what an application does not read any more does not hold up its client')
+def _():
+    for version_name, version in VERSIONS:
+        s = Session(version)
+        sender = Background(s.peer.send, bytes(32 << 20))  # more than fits on the way
+        is_idle(s.engine)
+        s.input.close()
+        sender.finish()
+        s.output.write(b'bye')
+        s.output.close()
+        is_equal(s.peer.recv_all(), (b'bye', 'close_notify'), version_name)
+
+
 @test('what an application reads long after it closed its output is all there')
 def _():
     for _, version in VERSIONS:
@@ -209,6 +223,16 @@ def _():
             s.output.close()
             is_equal(s.chain.wait(), 7)
             is_equal(s.chain.stderr(), '')
+
+
+@test('an application that reads hears of an end without close_notify a moment later')
+def _():
+    """It may be about to go, and then it is no failure."""
+    s = Session()
+    start = time.monotonic()
+    s.peer.shutdown()
+    is_equal(s.input.read(1), b'', 'end of file')
+    is_true(time.monotonic() - start >= 0.1, 'it has a moment')
 
 
 @test('records that come after the close_notify of a client do not reach the application')

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 # ISC licence: see COPYING.
-# What was once broken on purpose, and no test noticed: resets, alerts, facts, a renegotiation.
+# What was once broken on purpose, and no test noticed: resets, ends, alerts, facts, a renegotiation.
 
+import ctypes
 import os
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
@@ -16,7 +18,7 @@ from peer import TLS12, TLS13, VERSIONS, Peer, client_hello
 from pki import pki_path, server_env
 from proc import is_alive, state_of
 from processes import engines, is_idle, wait_engine
-from relay import Background, Session, is_same, sample_data, sha256
+from relay import Background, Session, is_same, join_app, sample_data, sha256
 from scratch import close_later
 from sessions import is_echoed, server_facts
 from sockets import read_to_end, tcp_pair
@@ -124,6 +126,31 @@ def _():
         is_true(not s.is_gone(), 'it waits')
         is_equal(s.peer.recv_all(), (bytes(60000), 'close_notify'))
         s.wait_gone()
+
+
+# Our own end
+
+def without_ends(sock, version):
+    """A client whose system drops every segment with a FIN, so that none is acknowledged."""
+    program = ctypes.create_string_buffer(b''.join(
+        struct.pack('=HBBI', *step) for step in (
+            (0x30, 0, 0, 13),       # the flags of TCP
+            (0x45, 0, 1, 1),        # FIN
+            (0x06, 0, 0, 0),        # none of it
+            (0x06, 0, 0, 0xffff))))  # all of it
+    SO_ATTACH_FILTER = 26
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER,
+                    struct.pack('HP', 4, ctypes.addressof(program)))
+    return Peer(sock, min=version, max=version)
+
+
+@test('-s: our own end, if it is not acknowledged, is no byte that the client has not taken')
+def _():
+    for version in TLS12, TLS13:
+        peer, c = join_app(['echo', 'hello'], version, client=without_ends, io=['-w', '-s'])
+        is_equal(peer.recv(6), b'hello\n')
+        is_equal((c.wait(60), c.stderr()), (0, ''))
+        peer.reset()
 
 
 # Alerts
@@ -247,6 +274,16 @@ def _():
     p.stdin.write(b'r\n')
     is_equal(c.wait(), 98)
     is_equal(c.stderr(), 'tls-io: warning: %s\n' % ASKED)
+
+
+@test('TLS 1.3: a record of the handshake in the clear is bad, and no renegotiation')
+def _():
+    peer, c = join_app(['cat'], io=['-w'])
+    peer.sock.sendall(b'\x16\3\3\0\4' + HELLO_REQUEST)
+    is_equal(c.wait(), 98)
+    told = c.stderr()
+    is_true(told.startswith('tls-io: warning: session failed: decrypt: '), told)
+    is_true('renegotiation' not in told, told)
 
 
 @test('a KeyUpdate of a server of TLS 1.3 is no renegotiation')

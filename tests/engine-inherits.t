@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import BIN, Chain, descriptors, need, not_resident, reason
+from chain import BIN, Chain, descriptors, need, not_resident, not_under_valgrind, reason
 from engined import LOADED, KeyFiles, join_through, listening_socket, start_engine, works_through
 from peer import VERSIONS, Peer
 from pki import cert_hash, pki, server_env
 from privileges import all_can_run, as_root, has_nothing_of_root, is_confined
-from proc import status_of
+from proc import fds_of, mode_of, status_of
 from processes import confined_engine, wait_asleep, wait_dead, wait_process
 from scratch import temp, temp_dir
 from sessions import ends_well, is_echoed
@@ -129,6 +129,25 @@ def _():
     app.close()
     peer.end_politely()
     is_equal((own.process.wait(), own.lines()), (0, []))
+
+
+# Descriptors
+
+@test('an engine without descriptor 2 has a pipe there that nobody reads, and so on 1')
+def _():
+    not_under_valgrind('opens what is closed')
+    for closed in (2,), (1, 2):
+        def preexec():
+            for fd in closed:
+                os.close(fd)
+        own = OwnEngine(preexec=preexec)
+        Peer(own.client).handshake()
+        e = start_engine(listener=listening_socket()[0], preexec_fn=preexec)
+        for pid in own.pid, e.pid, e.worker():
+            fds = fds_of(pid)
+            is_true(fds[2].startswith('pipe:'), fds)
+            is_equal({fd: mode_of(pid, fd) for fd in fds if fds[fd] == fds[2]},
+                     {1: os.O_WRONLY, 2: os.O_WRONLY})
 
 
 # Capabilities and ids

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import Chain, not_resident
@@ -66,9 +67,35 @@ def _():
     e.wait_sessions(0)
 
 
-@test('a client that says nothing at the end has five seconds, and its place is free at once')
+class Talker:
+    """A client that says a word now and then after the application has ended."""
+
+    def __init__(self):
+        self._s = Session()
+        self._s.output.close()
+        is_equal(self._s.peer.recv_all(), (b'', 'close_notify'))
+        self._s.input.close()
+        self._is_done = threading.Event()
+        self._job = Background(self._talk)
+
+    def _talk(self):
+        while not self._is_done.wait(0.5):
+            self._s.peer.sock.sendall(b'x')
+
+    def is_heard(self):
+        """So far nobody has hung up."""
+        is_true(not self._s.is_gone(), 'its engine is there')
+        self._is_done.set()
+        self._job.finish()
+        self._s.peer.reset()
+        self._s.wait_gone()
+
+
+@test('a client that says nothing at the end has five seconds, and its place is free at once; '
+      'one that says something has more')
 def _():
     not_resident('is what this test starts')
+    talker = Talker()
     e = start_engine(options=['-m', '1'])
     peer, c = join_through(e, ['head', '-c', '5'])
     start = time.monotonic()
@@ -81,6 +108,7 @@ def _():
     e.wait_sessions(0)
     took = time.monotonic() - start
     is_true(4 < took < 15 * SLOW, 'the silent one is let go after %.1f s' % took)
+    talker.is_heard()
 
 
 @test('those that only wait for their peer have as many places again, and -m counts on after them')

@@ -11,7 +11,7 @@ from chain import BIN, Chain, need, not_resident, reason
 from peer import Peer, client_hello
 from pki import openssl, pki, server_env
 from privileges import all_can_run, as_root, has_nothing_of_root, is_confined
-from proc import status_of
+from proc import memory_of, status_of
 from processes import confined_engine
 from scratch import temp, temp_dir
 from sessions import ends_well, is_echoed, server_facts
@@ -191,6 +191,18 @@ def secret_cadir():
     secret(d, 'ca.pem')
     openssl('rehash', d)
     return d
+
+
+@as_root('what was read of a KEYFILE is wiped: an engine has the key, but not the file')
+def _():
+    note = 'a line that belongs to no key\n'
+    for before, after in (2000, 0), (0, 2000):
+        with open(pki() + '/server.key') as f:
+            key = temp(before * note + f.read() + after * note)
+        c, engine, client = start(server_env(KEYFILE=key))
+        left = memory_of(engine).count(note.encode())
+        is_true(left < 10, '%d lines of it are left' % left)  # libcrypto reads it line by line
+        finish(c, client)
 
 
 @as_root('a CADIR that only root can read is read before root is given up, if there is a CAFILE')

@@ -14,6 +14,7 @@ from chain import Chain, is_libressl, reason
 from peer import TLS12, TLS13, Peer, client_hello, plain_context
 from engined import shown_hash
 from pki import cert_hash, cert_serial, issue, ocsp_response, openssl, pki, server_env
+from scratch import temp
 from sessions import ends_well, server_facts, server_refusal, turned_away
 from sockets import tcp_pair
 from tap import SLOW, Skip, is_equal, is_true, run, test
@@ -361,6 +362,17 @@ def _():
         is_true('Serial Number: ' + serial in out, 'serial number %s: %s' % (serial, out))
         is_true('Cert Status: good' in out, 'status: ' + out)
         is_equal(c.wait(), 0, 'exit code')
+
+
+@test('an OCSPFILE that is cut off, or longer than its response, is refused')
+def _():
+    with open(ocsp_response('server'), 'rb') as f:
+        good = f.read()
+    is_equal((good[:2], len(good)), (b'\x30\x82', 4 + int.from_bytes(good[2:4], 'big')))
+    for bad in good[:-1], good + b'\n', good[:3], good[:2], good[:1], b'0\x7f' + good[4:]:
+        f = temp(bad)
+        is_equal(server_refusal(server_env(OCSPFILE=f)),
+                 'unable to use OCSPFILE %s: not an OCSP response in DER' % f)
 
 
 @test('where there is no OCSPFILE for a pair, nothing is stapled')

@@ -3,7 +3,9 @@
 /*
   The serving function of an engine, for real, between a chain, an application and a TLS peer whose
   order of doing things the input says. It must end; what arrives must be what was sent, byte for
-  byte, and all of it where nobody has done anything wrong; what is wrong must be told in ENDED.
+  byte, and all of it where nobody has done anything wrong; what is wrong, or lost, must be told in
+  ENDED; close_notify must come after all else, if it is wanted and the session ends well, and only
+  then. The chain may end at any time after JOIN.
 
   An input: two bytes of what is so from the start, then one for each event: what to do in its low
   half, how much in the high one. The world around the engine is a thread; the engine is what the
@@ -28,13 +30,15 @@
 
 extern int LLVMFuzzerTestOneInput(uint8_t const *, size_t);
 
-enum { HEAD = 2, EVENTS_MAX = 200, LIMIT_SECONDS = 30 };
+/* What a peer that hangs up cannot have taken: more than is in its libssl and a small network. */
+enum { HEAD = 2, EVENTS_MAX = 200, LIMIT_SECONDS = 30, HELD_MAX = 32768 };
 
 /*
   How long a session without an application may last: STALL_SECONDS and LINGER_SECONDS, GONE_SECONDS
-  if the peer reads; and some.
+  if the peer reads, a record at each leap; and some. What a small network, an engine and a pipe
+  hold takes longer than that.
 */
-enum { SILENCE_SECONDS = 150, TRICKLE_SECONDS = 750, LEAP_SECONDS = 16 };
+enum { SILENCE_SECONDS = 150, TRICKLE_SECONDS = 650, LEAP_SECONDS = 28 };
 
 enum start
 {
@@ -44,6 +48,7 @@ enum start
   START_REFUSE,   /* the chain ends after FACTS */
   START_ABANDON,  /* the chain ends during the handshake */
   START_CUT,      /* the peer does */
+  START_LEAVE,    /* well, but the chain ends after JOIN, when the second byte's high half says */
   START_N,
 };
 
@@ -139,13 +144,14 @@ static void end_in_silence(struct world *w)
 {
   int reads = w->much & 1, left = reads ? TRICKLE_SECONDS : SILENCE_SECONDS;
   w->is_silent = w->is_fair;
+  w->is_late = 1;
   w->is_fair = w->is_cut = w->must_fail = 0;
   if (!(w->flags & FLAG_IDLE))
   {
     end_close(&w->app_w);
     end_close(&w->app_r);
   }
-  for (int n = 1; left > 0 && !engine_is_over(w); n = n < LEAP_SECONDS ? 2 * n : n)
+  for (int n = 1; left > 0 && !engine_is_over(w); n = 2 * n < LEAP_SECONDS ? 2 * n : LEAP_SECONDS)
   {
     clock_settle(w);
     clock_skip(n);
@@ -156,23 +162,75 @@ static void end_in_silence(struct world *w)
   for (int p = 1; p > 0 || p == PEER_WAITS; ) p = peer_read(w);
 }
 
-/* What ENDED says of a session. */
+/* Nobody's bytes get lost in silence; but those of a peer that hangs up, or a deaf application. */
+static void losses_check(struct world const *w, int is_told)
+{
+  if (w->is_reset) return;
+  if (!w->is_broken) check(is_told || w->down.got == w->down.sent, "a loss is not told");
+  if (w->is_deaf || (w->is_late && w->flags & FLAG_SILENCE)) return;
+  check(is_told || w->up.got == w->up.sent, "a loss on the way up is not told");
+}
+
+/* What an engine's exit code says of a session; the same is in ENDED. */
+static void code_check(struct world const *w, int code)
+{
+  int is_strict = !!(w->flags & FLAG_STRICT);
+  losses_check(w, code);
+  if (w->must_fail) check(code == EXIT_TLS, "a session goes on that must not");
+  if (w->is_cut && is_strict) check(code == EXIT_TLS, "an end without close_notify is well");
+  if (!code && !(w->flags & FLAG_NO_NOTIFY) && !w->is_reset && !w->is_late && !w->is_broken)
+    check(w->is_notified, "no close_notify");
+  if (!(w->is_fair || (w->is_cut && !is_strict)) || (w->is_deaf && is_strict)) return;
+  check(!code, "a session without fault has failed");
+  check(w->down.got == w->down.sent, "bytes to the peer are lost");
+  if (!w->is_deaf) check(w->up.got == w->up.sent, "bytes to the application are lost");
+}
+
+/* What else ENDED says. */
 static void end_check(struct world const *w, struct session_end const *end)
 {
   int is_strict = !!(w->flags & FLAG_STRICT);
   check(w->up.got <= end->received && end->received <= w->up.sent, "received is wrong");
   check(w->down.got <= end->sent && end->sent <= w->down.sent, "sent is wrong");
   check(!end->code == !*end->reason || end->truncated, "neither a failure nor a success");
-  if (w->is_silent) check(end->code || w->down.got == end->sent, "a loss is not told");
-  if (w->must_fail) check(end->code == EXIT_TLS, "a session goes on that must not");
-  if (w->is_cut && is_strict) check(end->code == EXIT_TLS, "an end without close_notify is well");
+  if (w->is_reset && !end->code && !end->truncated && !w->is_broken
+    && (w->flags >> 6 == NETWORK_SMALL || w->flags >> 6 == NETWORK_PIPES))
+    check(w->down.sent - w->down.got <= HELD_MAX, "what a reset has cost is not told");
   if (w->is_cut && !is_strict) check(end->truncated, "an end without close_notify is not told");
   if (!(w->is_fair || (w->is_cut && !is_strict)) || (w->is_deaf && is_strict)) return;
-  check(!end->code && (w->is_cut || !end->truncated), "a session without fault has failed");
-  check(end->sent == w->down.sent && w->down.got == w->down.sent, "bytes to the peer are lost");
-  if (w->is_deaf) return;
-  check(w->up.got == w->up.sent, "bytes to the application are lost");
-  check(end->received == w->up.sent, "ENDED counts other bytes");
+  check(w->is_cut || !end->truncated, "a session without fault is told as truncated");
+  check(end->sent == w->down.sent, "ENDED counts other bytes to the peer");
+  if (!w->is_deaf) check(end->received == w->up.sent, "ENDED counts other bytes");
+}
+
+static void chain_leave(struct world *w)
+{
+  end_close(&w->chain);
+  w->has_left = 1;
+}
+
+/* From JOIN on; leave is the event before which the chain ends, if it ends at all. */
+static void session_play_on(struct world *w, size_t leave)
+{
+  char s[SESSION_MAX];
+  size_t n;
+  struct session_end end;
+  w->is_joined = 1;
+  if (w->start == START_LEAVE && !leave) chain_leave(w);
+  else check(chain_receive(w, s, &n) == SESSION_JOINED, "no JOINED");
+  for (size_t i = 0; i < w->n; i++)
+  {
+    if (w->start == START_LEAVE && i + 1 == leave) chain_leave(w);
+    event_do(w, w->events[i] & 15, w->events[i] >> 4);
+  }
+  if (w->start == START_LEAVE) chain_leave(w);
+  if (w->flags & FLAG_SILENCE) end_in_silence(w);
+  else end_in_order(w);
+  end_close(&w->app_r);
+  if (w->has_left) return;
+  check(chain_receive(w, s, &n) == SESSION_ENDED && session_end_unpack(&end, s, n), "no ENDED");
+  end_check(w, &end);
+  w->code = end.code;
 }
 
 static void session_play(struct world *w)
@@ -180,7 +238,6 @@ static void session_play(struct world *w)
   char s[SESSION_MAX];
   size_t n;
   struct session_facts facts;
-  struct session_end end;
   struct session_join join = { .notify = !(w->flags & FLAG_NO_NOTIFY),
     .strict = !!(w->flags & FLAG_STRICT), .heard = 1,
     .idle = w->flags & FLAG_IDLE ? 1000 + 4000 * w->much : 0 };
@@ -198,13 +255,7 @@ static void session_play(struct world *w)
   chain_send(w, s, n, w->engine_fds);
   end_close(&w->engine_fds[0]);
   end_close(&w->engine_fds[1]);
-  check(chain_receive(w, s, &n) == SESSION_JOINED, "no JOINED");
-  for (size_t i = 0; i < w->n; i++) event_do(w, w->events[i] & 15, w->events[i] >> 4);
-  if (w->flags & FLAG_SILENCE) end_in_silence(w);
-  else end_in_order(w);
-  end_close(&w->app_r);
-  check(chain_receive(w, s, &n) == SESSION_ENDED && session_end_unpack(&end, s, n), "no ENDED");
-  end_check(w, &end);
+  session_play_on(w, (w->n + 1) * w->much / 15);
 }
 
 static void *world_run(void *arg)
@@ -252,10 +303,13 @@ int LLVMFuzzerTestOneInput(uint8_t const *data, size_t size)
   fcntl(w.app_r, F_SETFL, O_NONBLOCK);
   alarm(LIMIT_SECONDS); /* it must end */
   check(pthread_create(&thread, 0, &world_run, &w) == 0, "no thread");
-  serve_session(chain[1], &settings, -1);
+  int code = serve_session(chain[1], &settings, -1);
   close(chain[1]);
   __atomic_store_n(&w.is_over, 1, __ATOMIC_SEQ_CST);
   pthread_join(thread, 0);
   alarm(0);
+  if (!w.is_joined) return 0;
+  check(w.has_left || w.code == code, "ENDED says another code");
+  code_check(&w, code);
   return 0;
 }

@@ -117,6 +117,14 @@ int net_is_at_end(struct world const *w)
   return poll(&x, 1, 0) > 0 && ioctl(w->net_r, FIONREAD, &n) == 0 && !n;
 }
 
+/* As peer_result. After a failure libssl tells an alert as close_notify. */
+static int peer_took(struct world *w, int r)
+{
+  r = peer_result(w->peer, r);
+  if (r == -1) w->has_failed = 1;
+  return r;
+}
+
 static int peer_can_write(struct world const *w)
 {
   return w->net_w >= 0 && !w->is_mute;
@@ -148,9 +156,18 @@ static void peer_write(struct world *w, size_t n)
   if (!peer_can_write(w)) return;
   if (n > sizeof s) n = sizeof s;
   pattern_fill(s, n, w->up.sent);
-  do r = peer_result(w->peer, SSL_write(w->peer, s, n));
+  do r = peer_took(w, SSL_write(w->peer, s, n));
   while (peer_again(w, r, &tries));
   if (r > 0) w->up.sent += r;
+}
+
+/* Who gets close_notify has got all that the application wrote before its end. */
+static void peer_is_notified(struct world *w)
+{
+  w->is_notified = 1;
+  check(!(w->flags & FLAG_NO_NOTIFY), "close_notify, which was not wanted");
+  check(w->app_w < 0, "close_notify before the application has ended");
+  check(w->down.got == w->down.sent, "close_notify, and not all has come before it");
 }
 
 /* After a failure of its own the peer takes what comes, and does not look at it. */
@@ -160,8 +177,9 @@ int peer_read(struct world *w)
   if (w->net_r < 0) return 0;
   if (!w->is_broken)
   {
-    int r = peer_result(w->peer, SSL_read(w->peer, s, sizeof s));
+    int r = peer_took(w, SSL_read(w->peer, s, sizeof s));
     stream_take(&w->down, s, r);
+    if (!r && !w->has_failed) peer_is_notified(w);
     if (r >= 0) return r;
     if (net_is_at_end(w)) return -1;
     if (r == PEER_WAITS) return r;
@@ -177,7 +195,7 @@ void peer_notify(struct world *w)
   int r, tries = 0;
   if (!peer_can_write(w)) return;
   do r = SSL_shutdown(w->peer);
-  while (r < 0 && peer_again(w, peer_result(w->peer, r), &tries));
+  while (r < 0 && peer_again(w, peer_took(w, r), &tries));
   w->is_mute = 1;
 }
 
@@ -196,7 +214,7 @@ static void peer_keys(struct world *w, int with_request)
 {
   int tries = 0;
   if (!peer_can_write(w) || !peer_update_keys(w->peer, with_request)) return;
-  while (peer_again(w, peer_result(w->peer, SSL_do_handshake(w->peer)), &tries));
+  while (peer_again(w, peer_took(w, SSL_do_handshake(w->peer)), &tries));
 }
 
 /* The peer has sent what no session survives. */
@@ -210,7 +228,7 @@ static void peer_renegotiate(struct world *w)
 {
   if (!peer_can_write(w) || !(w->flags & FLAG_TLS12)) return;
   uint64_t before = BIO_number_written(SSL_get_wbio(w->peer));
-  if (SSL_renegotiate(w->peer) == 1) SSL_do_handshake(w->peer);
+  if (SSL_renegotiate(w->peer) == 1) peer_took(w, SSL_do_handshake(w->peer));
   ERR_clear_error();
   if (BIO_number_written(SSL_get_wbio(w->peer)) > before) peer_did_wrong(w);
   else w->is_fair = 0;
@@ -273,6 +291,7 @@ void event_do(struct world *w, enum event event, size_t much)
     case PEER_FIN: peer_fin(w); break;
     case PEER_CLOSE:
       net_close(w);
+      w->is_reset = 1;
       w->is_fair = w->is_cut = w->must_fail = 0;
       break;
     case PEER_KEYS: peer_keys(w, much & 1); break;
@@ -284,6 +303,7 @@ void event_do(struct world *w, enum event event, size_t much)
       break;
     case SKIP:
       clock_skip(1 + much);
+      w->is_late = 1;
       if (w->app_w < 0) w->is_fair = w->is_cut = 0; /* it is gone, if the peer has ended, too */
       break;
   }

@@ -56,13 +56,20 @@ struct world
   SSL *peer;
   struct stream up;   /* from the peer */
   struct stream down; /* from the application */
-  int is_broken; /* the peer's TLS has failed */
+  int has_failed; /* a call of the peer's TLS has failed; */
+  int is_broken; /* it is not used any more */
   int is_mute;   /* the peer says nothing more in TLS */
   int is_fair;   /* nobody has done what may cost bytes */
   int is_deaf;   /* the application has stopped reading: its loss */
   int is_cut;    /* all was fair, but the peer has ended without close_notify */
   int is_silent; /* all was fair, until nobody did anything */
   int must_fail; /* all was fair, but the peer has sent what ends a session */
+  int is_reset;    /* the peer has hung up: what was on its way may be lost, and nobody told */
+  int is_late;     /* time has passed, and with it a limit, it may be */
+  int is_notified; /* close_notify has come to the peer */
+  int is_joined;   /* the application has got its session; */
+  int has_left;    /* and the chain has ended, so that nobody hears ENDED */
+  int code;        /* that of ENDED */
   int is_over;   /* the engine has ended; written by its thread */
 };
 

@@ -94,6 +94,13 @@ def fds_of(pid):
     return found
 
 
+def mode_of(pid, fd):
+    """Whether it reads or writes there: O_RDONLY, O_WRONLY or O_RDWR."""
+    with open('/proc/%d/fdinfo/%d' % (pid, fd)) as f:
+        flags = next(line.split()[1] for line in f if line.startswith('flags:'))
+    return int(flags, 8) & os.O_ACCMODE
+
+
 def environ_of(pid):
     with open('/proc/%d/environ' % pid, 'rb') as f:
         pairs = f.read().split(b'\0')
@@ -117,6 +124,19 @@ def limit_of(pid, name):
 def cpu_ticks(pid):
     """The CPU time of a process, in hundredths of a second."""
     return sum(map(int, stat_of(pid)[11:13]))
+
+
+def memory_of(pid):
+    """All that a process can write to, for root."""
+    found = []
+    with open('/proc/%d/maps' % pid) as maps, open('/proc/%d/mem' % pid, 'rb', 0) as mem:
+        for line in maps:
+            where, mode = line.split()[:2]
+            if mode.startswith('rw'):
+                start, end = (int(s, 16) for s in where.split('-'))
+                mem.seek(start)
+                found.append(mem.read(end - start))
+    return b''.join(found)
 
 
 def private_memory(pid):
