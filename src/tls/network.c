@@ -209,6 +209,20 @@ void network_tick(unsigned int *ms, tain *deadline)
   *ms = *ms < TICK_MAX_MS / 2 ? *ms * 2 : TICK_MAX_MS;
 }
 
+/* Moves what can be moved to the peer, and then our end. */
+static void network_finish(struct network *n)
+{
+  network_flush(n);
+  if (!buf_len(&n->out)) network_end(n);
+}
+
+int network_is_over(struct network *n, int peer_ended)
+{
+  network_finish(n);
+  if (n->write_errno && network_at_end(n)) return 1;
+  return n->ended && network_is_settled(n) && (peer_ended || network_at_end(n));
+}
+
 void network_linger(struct network *n, int peer_ended, unsigned int seconds)
 {
   tain end, silence;
@@ -222,8 +236,7 @@ void network_linger(struct network *n, int peer_ended, unsigned int seconds)
   {
     iopause_fd x[2];
     unsigned int k = 0;
-    network_flush(n);
-    if (!buf_len(&n->out)) network_end(n);
+    network_finish(n);
     if (dropped < DROP_MAX && network_fill(n)) tain_addsec_g(&silence, SILENCE_SECONDS);
     dropped += buf_len(&n->in);
     buf_clear(&n->in);

@@ -74,6 +74,12 @@ enum { NETWORK_TICK_MS = 2 };
 extern void network_tick(unsigned int *ms, tain *deadline);
 
 /*
+  Sends what is left and ends the direction to the peer, as far as that needs no waiting. Returns
+  whether network_linger would not wait either.
+*/
+extern int network_is_over(struct network *, int peer_ended);
+
+/*
   Sends what is left, ends the direction to the peer, and waits until it has taken everything and
   has ended too, so that no reset overtakes the last bytes sent. peer_ended: it has said its last
   word in TLS. Once everything is taken, waits for SILENCE_SECONDS without a byte from the peer at

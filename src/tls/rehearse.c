@@ -7,6 +7,7 @@
 #include "rehearse.h"
 #include "settings.h"
 
+/* Null has neither bytes nor room. */
 struct side
 {
   struct buf *in;
@@ -17,14 +18,14 @@ static ssize_t side_read(struct tls *tls, void *s, size_t len, void *arg)
 {
   struct buf *b = ((struct side *)arg)->in;
   (void)tls;
-  return buf_len(b) ? (ssize_t)buf_get(b, s, len) : TLS_WANT_POLLIN;
+  return b && buf_len(b) ? (ssize_t)buf_get(b, s, len) : TLS_WANT_POLLIN;
 }
 
 static ssize_t side_write(struct tls *tls, void const *s, size_t len, void *arg)
 {
   struct buf *b = ((struct side *)arg)->out;
   (void)tls;
-  return buf_room(b) ? (ssize_t)buf_put(b, s, len) : TLS_WANT_POLLOUT;
+  return b && buf_room(b) ? (ssize_t)buf_put(b, s, len) : TLS_WANT_POLLOUT;
 }
 
 /* A client that takes anybody for its server, or null. */
@@ -79,8 +80,7 @@ void rehearse_server(struct tls *server)
 
 int rehearse_client(struct tls_config *c, struct failure *why)
 {
-  static struct buf none; /* neither bytes nor room */
-  struct side side = { .in = &none, .out = &none };
+  struct side side = { 0 };
   struct failure said;
   struct tls *client;
   if (!config_use(c, &client, 0, &said)) return settings_refuse(0, said.reason, why);

@@ -28,10 +28,10 @@ struct served
 {
   struct session session;
   struct session_start start;
+  char prog[PROGNAME_SIZE]; /* not after the buffers: it would be the only thing in its page */
   struct network net;
   struct connection connection;
   struct relay_buffers buffers;
-  char prog[PROGNAME_SIZE];
 };
 
 /* What comes after a step. */
@@ -157,7 +157,8 @@ static int serve_application(struct served *s, struct session_join const *join, 
   int peer_ended = relay_run(&s->connection, &s->buffers, plain, join, &end);
   session_send(&s->session, msg, session_end_pack(msg, SESSION_ENDED, &end), 0, 0);
   end_tell(s, &end, join->heard);
-  if (places >= 0) fd_write(places, (char *)&(pid_t){ getpid() }, sizeof(pid_t));
+  if (places >= 0 && !network_is_over(&s->net, peer_ended))
+    fd_write(places, (char *)&(pid_t){ getpid() }, sizeof(pid_t));
   network_linger(&s->net, peer_ended, end.code ? FAILURE_SECONDS : LINGER_SECONDS);
   return end.code;
 }
