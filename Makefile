@@ -23,6 +23,7 @@ config.mak:
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 src/chain/chain_engine.o: CPPFLAGS += -DTLS_ENGINE_PATH='"$(libexecdir)/tls-engine"'
+src/tls/confine.o: CPPFLAGS += -DEMPTY_DIR='"$(libexecdir)/empty"'
 
 link = $(CC) $(CFLAGS) $(LDFLAGS) $(1) -o $@ $(filter %.o,$^) $(LIBS_$(@:tests/bin/%=%))
 
@@ -37,21 +38,31 @@ $(ENGINE_TARGETS) $(LIBEXEC_TARGETS): $$(OBJECTS_$$@)
 $(TEST_TARGETS): $$(OBJECTS_$$@)
 	$(call link)
 
-# The tests run the programs as built, from tests/bin. tls-handshake is linked again there: it
-# knows where tls-engine is.
+# The tests run the programs as built, from tests/bin. Those that know a path are linked again
+# there: of tls-engine, of the empty directory.
 
 tests/bin/chain_engine.o: src/chain/chain_engine.c src/chain/chain.h config.mak | tests/bin
 	$(CC) $(CPPFLAGS) $(CFLAGS) -DTLS_ENGINE_PATH='"$(CURDIR)/tests/bin/tls-engine"' -c -o $@ $<
 
+tests/bin/confine.o: src/tls/confine.c src/tls/confine.h config.mak | tests/bin
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DEMPTY_DIR='"$(CURDIR)/tests/bin/empty"' -c -o $@ $<
+
 tests/bin/tls-handshake: $(subst src/chain/chain_engine,tests/bin/chain_engine,$(OBJECTS_tls-handshake))
 	$(call link,$(LDFLAGS_CHAIN))
+
+ENGINES_CHECKED := $(ENGINE_TARGETS:%=tests/bin/%) $(LIBEXEC_TARGETS:%=tests/bin/%)
+
+$(ENGINES_CHECKED): $$(subst src/tls/confine.o,tests/bin/confine.o,$$(OBJECTS_$$(@F))) | tests/bin/empty
+	$(call link,$(LDFLAGS_ENGINE))
 
 tests/bin:
 	mkdir -p $@
 
-check-programs: all $(TEST_TARGETS) tests/bin/tls-handshake
-	@for i in $(filter-out tls-handshake,$(BIN_TARGETS)) $(ENGINE_TARGETS) $(LIBEXEC_TARGETS); do \
-	  ln -sf ../../$$i tests/bin/$$i; done
+tests/bin/empty: | tests/bin
+	$(INSTALL) -d -m 555 $@
+
+check-programs: all $(TEST_TARGETS) tests/bin/tls-handshake $(ENGINES_CHECKED)
+	@for i in $(filter-out tls-handshake,$(BIN_TARGETS)); do ln -sf ../../$$i tests/bin/$$i; done
 
 check: check-programs
 	$(PROVE) $(PROVEFLAGS) tests/
@@ -65,6 +76,7 @@ install: all
 	$(INSTALL) -m 755 $(PROGRAMS) $(DESTDIR)$(bindir)/
 	@for i in $(LIBEXEC_TARGETS); do \
 	  $(INSTALL) -m 755 $$i $(DESTDIR)$(libexecdir)/ || exit 1; done
+	$(INSTALL) -d -m 555 $(DESTDIR)$(libexecdir)/empty
 	@for i in $(MANPAGES); do \
 	  d=$(DESTDIR)$(mandir)/man$${i##*.}; \
 	  $(INSTALL) -d $$d && $(INSTALL) -m 644 $$i $$d/ || exit 1; done
@@ -77,7 +89,7 @@ uninstall:
 	rm -f $(foreach i,$(MANPAGES),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $i))/$(notdir $i))
 	rm -f $(patsubst %,$(DESTDIR)$(docdir)/%,$(patsubst doc/%,%,$(DOCS)))
 	-cd $(DESTDIR)$(docdir) 2>/dev/null && find . -depth -type d -exec rmdir {} + 2>/dev/null
-	-rmdir $(DESTDIR)$(docdir) $(DESTDIR)$(libexecdir) 2>/dev/null
+	-rmdir $(DESTDIR)$(docdir) $(DESTDIR)$(libexecdir)/empty $(DESTDIR)$(libexecdir) 2>/dev/null
 
 doc:
 	tools/doc.sh

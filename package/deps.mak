@@ -17,31 +17,42 @@ src/chain/tls-handshake.o: src/chain/tls-handshake.c src/chain/chain.h src/sessi
 src/chain/tls-io.o: src/chain/tls-io.c src/chain/chain.h src/session/progname.h src/session/session.h
 src/tls/config.o: src/tls/config.c src/session/session.h src/tls/config.h src/tls/failure.h
 src/tls/confine.o: src/tls/confine.c src/session/session.h src/tls/confine.h src/tls/failure.h
-src/tls/connection.o: src/tls/connection.c src/session/session.h src/tls/buf.h src/tls/connection.h src/tls/failure.h src/tls/network.h
+src/tls/confine_linux.o: src/tls/confine_linux.c src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/filter.h
+src/tls/confine_openbsd.o: src/tls/confine_openbsd.c src/session/session.h src/tls/confine.h src/tls/failure.h
+src/tls/confine_other.o: src/tls/confine_other.c src/session/session.h src/tls/confine.h src/tls/failure.h
+src/tls/connection.o: src/tls/connection.c src/session/session.h src/tls/buf.h src/tls/connection.h src/tls/failure.h src/tls/hooks.h src/tls/network.h
 src/tls/crash.o: src/tls/crash.c src/session/progname.h src/session/session.h src/tls/crash.h
 src/tls/facts.o: src/tls/facts.c src/session/session.h src/tls/facts.h src/tls/failure.h src/tls/hostname.h
 src/tls/failure.o: src/tls/failure.c src/session/session.h src/tls/failure.h src/tls/text.h
 src/tls/file.o: src/tls/file.c src/session/session.h src/tls/failure.h src/tls/file.h
+src/tls/filter.o: src/tls/filter.c src/session/session.h src/tls/calls.h src/tls/confine.h src/tls/failure.h src/tls/filter.h
+src/tls/hooks.o: src/tls/hooks.c src/session/session.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/signer.h
 src/tls/hostname.o: src/tls/hostname.c src/tls/hostname.h
 src/tls/inherit.o: src/tls/inherit.c src/tls/inherit.h
-src/tls/keeper.o: src/tls/keeper.c src/session/session.h src/tls/keeper.h src/tls/worker.h
-src/tls/keypairs.o: src/tls/keypairs.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/hostname.h src/tls/keypairs.h src/tls/pem.h src/tls/text.h
+src/tls/keeper.o: src/tls/keeper.c src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/keeper.h src/tls/worker.h
+src/tls/key.o: src/tls/key.c src/session/session.h src/tls/failure.h src/tls/file.h src/tls/key.h src/tls/pem.h
+src/tls/keypairs.o: src/tls/keypairs.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/hostname.h src/tls/key.h src/tls/keypairs.h src/tls/pem.h src/tls/signer.h src/tls/text.h
 src/tls/network.o: src/tls/network.c src/tls/buf.h src/tls/network.h
 src/tls/pem.o: src/tls/pem.c src/tls/pem.h
-src/tls/rehearse.o: src/tls/rehearse.c src/session/session.h src/tls/buf.h src/tls/config.h src/tls/failure.h src/tls/rehearse.h src/tls/settings.h
+src/tls/rehearse.o: src/tls/rehearse.c src/session/session.h src/tls/buf.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/rehearse.h src/tls/settings.h src/tls/signer.h
 src/tls/relay.o: src/tls/relay.c src/session/session.h src/tls/buf.h src/tls/connection.h src/tls/failure.h src/tls/network.h src/tls/relay.h src/tls/text.h
-src/tls/serve.o: src/tls/serve.c src/session/progname.h src/session/session.h src/tls/buf.h src/tls/confine.h src/tls/connection.h src/tls/facts.h src/tls/failure.h src/tls/keypairs.h src/tls/network.h src/tls/relay.h src/tls/serve.h src/tls/settings.h src/tls/text.h
+src/tls/serve.o: src/tls/serve.c src/session/progname.h src/session/session.h src/tls/buf.h src/tls/confine.h src/tls/connection.h src/tls/facts.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/keypairs.h src/tls/network.h src/tls/relay.h src/tls/serve.h src/tls/settings.h src/tls/signer.h src/tls/text.h
 src/tls/settings.o: src/tls/settings.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/hostname.h src/tls/keypairs.h src/tls/settings.h src/tls/tickets.h src/tls/trust.h
+src/tls/signer.o: src/tls/signer.c src/session/progname.h src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/file.h src/tls/inherit.h src/tls/key.h src/tls/signer.h
 src/tls/text.o: src/tls/text.c src/tls/text.h
 src/tls/tickets.o: src/tls/tickets.c src/tls/tickets.h
 src/tls/tls-engine.o: src/tls/tls-engine.c src/session/progname.h src/session/session.h src/tls/crash.h src/tls/failure.h src/tls/inherit.h src/tls/serve.h src/tls/settings.h
 src/tls/tls-engined.o: src/tls/tls-engined.c src/session/progname.h src/session/session.h src/tls/inherit.h src/tls/keeper.h src/tls/worker.h
-src/tls/trust.o: src/tls/trust.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/pem.h src/tls/text.h src/tls/trust.h
-src/tls/worker.o: src/tls/worker.c src/session/progname.h src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/file.h src/tls/keypairs.h src/tls/rehearse.h src/tls/serve.h src/tls/settings.h src/tls/worker.h
+src/tls/trust.o: src/tls/trust.c src/session/session.h src/tls/config.h src/tls/confine.h src/tls/failure.h src/tls/file.h src/tls/pem.h src/tls/text.h src/tls/trust.h
+src/tls/worker.o: src/tls/worker.c src/session/progname.h src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/keypairs.h src/tls/rehearse.h src/tls/serve.h src/tls/settings.h src/tls/signer.h src/tls/worker.h
+tests/unit/calls.o: tests/unit/calls.c src/session/session.h src/tls/confine.h src/tls/failure.h
 tests/unit/session.o: tests/unit/session.c src/session/progname.h src/session/session.h
-tests/fuzz/relay.o: tests/fuzz/relay.c src/session/session.h src/tls/failure.h src/tls/serve.h src/tls/settings.h tests/fuzz/world.h
+tests/unit/signer.o: tests/unit/signer.c src/session/session.h src/tls/failure.h src/tls/file.h src/tls/key.h src/tls/signer.h
+tests/fuzz/relay.o: tests/fuzz/relay.c src/session/session.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/serve.h src/tls/settings.h src/tls/signer.h tests/fuzz/world.h
 tests/fuzz/replay.o: tests/fuzz/replay.c
 tests/fuzz/session.o: tests/fuzz/session.c src/session/session.h
+tests/fuzz/signer.o: tests/fuzz/signer.c src/session/session.h src/tls/failure.h src/tls/file.h src/tls/key.h src/tls/signer.h
+tests/fuzz/unconfined.o: tests/fuzz/unconfined.c src/session/session.h src/tls/confine.h src/tls/failure.h
 tests/fuzz/world.o: tests/fuzz/world.c tests/fuzz/world.h
 tests/fuzz/world_clock.o: tests/fuzz/world_clock.c tests/fuzz/world.h
 tests/fuzz/world_peer.o: tests/fuzz/world_peer.c tests/fuzz/world.h
@@ -56,13 +67,19 @@ OBJECTS_tls-io := src/chain/tls-io.o src/chain/chain_env.o src/chain/chain_fd.o 
 LIBS_tls-io = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/session/session_facts.o src/session/progname.o
 LIBS_tls-ctl-start = $(LIB_SKALIBS) $(LIB_SOCKET)
-OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/crash.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/inherit.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/config.o src/tls/confine.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/connection.o src/tls/crash.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/filter.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engine = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/inherit.o src/tls/keeper.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/rehearse.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/tls/worker.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/config.o src/tls/confine.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/filter.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/keeper.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/rehearse.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/tls/worker.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engined = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/unit/session := tests/unit/session.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/unit/session = $(LIB_CMOCKA) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
+OBJECTS_tests/unit/signer := tests/unit/signer.o tests/fuzz/unconfined.o src/tls/failure.o src/tls/file.o src/tls/inherit.o src/tls/key.o src/tls/pem.o src/tls/signer.o src/tls/text.o src/session/progname.o
+LIBS_tests/unit/signer = $(LIB_CMOCKA) $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
+OBJECTS_tests/unit/calls := tests/unit/calls.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/failure.o src/tls/filter.o src/tls/text.o
+LIBS_tests/unit/calls = $(LIB_SKALIBS)
 OBJECTS_tests/fuzz/session := tests/fuzz/session.o tests/fuzz/replay.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/fuzz/session = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tests/fuzz/relay := tests/fuzz/relay.o tests/fuzz/replay.o tests/fuzz/world.o tests/fuzz/world_clock.o tests/fuzz/world_peer.o src/tls/config.o src/tls/confine.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hostname.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tests/fuzz/relay := tests/fuzz/relay.o tests/fuzz/replay.o tests/fuzz/unconfined.o tests/fuzz/world.o tests/fuzz/world_clock.o tests/fuzz/world_peer.o src/tls/config.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/fuzz/relay = $(LIB_TLS) $(LIB_SSL) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
+OBJECTS_tests/fuzz/signer := tests/fuzz/signer.o tests/fuzz/replay.o tests/fuzz/unconfined.o src/tls/failure.o src/tls/file.o src/tls/inherit.o src/tls/key.o src/tls/pem.o src/tls/signer.o src/tls/text.o src/session/progname.o
+LIBS_tests/fuzz/signer = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)

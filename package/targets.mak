@@ -9,7 +9,10 @@ endif
 TEST_TARGETS := tests/fuzz/session
 ifneq ($(WITHOUT_CMOCKA),yes)
 TEST_TARGETS += tests/unit/session
+ifneq ($(WITHOUT_ENGINE),yes)
+TEST_TARGETS += tests/unit/signer
+endif
 endif
 ifneq ($(WITHOUT_ENGINE),yes)
-TEST_TARGETS += tests/fuzz/relay
+TEST_TARGETS += tests/unit/calls tests/fuzz/relay tests/fuzz/signer
 endif

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # ISC licence: see COPYING.
-# What was once broken on purpose, and no test noticed: resets, ends, alerts, facts, a renegotiation.
+# What was once broken on purpose, and no test noticed: resets, ends, alerts, facts, records.
 
 import ctypes
 import os

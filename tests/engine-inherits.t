@@ -187,13 +187,13 @@ def has_no_capability(pid):
              dict.fromkeys(('CapInh', 'CapPrm', 'CapEff', 'CapAmb'), 0), 'capabilities')
 
 
-def serves(pid, client, c, check):
+def serves(pid, client, c, check, rooted=True):
     """The session works, and the engine is checked before a byte is read and in the session."""
     check(pid)
     peer = Peer(client).handshake()
     is_echoed(peer)
     check(pid)
-    is_confined(pid)
+    is_confined(pid, rooted=rooted)
     ends_well(peer, c)
 
 
@@ -224,7 +224,7 @@ for way, options in WAYS.items():
         peer, c = join_through(e)
         for pid in e.worker(), e.wait_sessions(1)[0]:
             has_nothing_of_root(pid, UID, GID)
-            is_confined(pid)
+            is_confined(pid, forks=pid == e.worker())
         ends_well(peer, c)
 
 
@@ -236,7 +236,7 @@ def _():
     command = setpriv('--reuid=%d' % UID, '--regid=%d' % GID, '--clear-groups',
                       '--inh-caps=' + CAPS, '--ambient-caps=' + CAPS)
     for more in {}, DROP, {'TLS_UID': str(UID + 7), 'TLS_GID': str(GID)}:
-        serves(*start_as(command, readable_env(**more)), has_no_capability)
+        serves(*start_as(command, readable_env(**more)), has_no_capability, rooted=False)
 
 
 @as_root('real and effective ids that differ: all become TLS_UID, or the session is refused')

@@ -138,7 +138,7 @@ for peer_address in b'', ADDRESS:
             Peer(e.client).handshake()
             e.facts()
             os.kill(e.pid, sig)
-            is_equal(e.process.wait(), -sig)
+            is_equal(e.process.wait(), 128 + sig)
             is_equal(e.lines(), ['%sfatal: killed by signal %d'
                                  % ('192.0.2.1: ' if address else '', sig)])
 

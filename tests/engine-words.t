@@ -37,9 +37,16 @@ def encrypted(*how):
 
 NOT_FIRST = "the key's certificate is not the first one: put it before its authority's"
 ENCRYPTED = 'the private key is encrypted: store it without a passphrase (openssl pkey)'
-NO_CERT, NO_KEY = ('there is no %s in PEM in %s' % words for words in
-                   (('certificate', 'CERTFILE'), ('private key', 'KEYFILE')))
+NO_CERT, NO_KEY = ('there is no %s in PEM in it' % what for what in ('certificate', 'private key'))
+IN_DER = 'it is in DER, not in PEM'
+CUT_OFF = 'it is cut off in a PEM block'
 FOREIGN = 'the key is not that of the certificate'
+SHORT = 'the RSA key is too short: it takes 2048 bits or more'
+ED25519 = ('a kind of private key that cannot be kept out of the process that reads the network '
+           '(Ed25519 is one): take an EC key, on P-256, or an RSA key')
+OF_BOTH = NOT_FIRST, FOREIGN, SHORT
+
+GARBAGE = '-----BEGIN CERTIFICATE-----\nMAAAAA==\n-----END CERTIFICATE-----\n'
 
 PAIRS = {
     'CERTFILE with the authority first': (
@@ -51,10 +58,15 @@ PAIRS = {
     'CERTFILE that is a CRL': (lambda: {'CERTFILE': pki_path('crl.pem')}, NO_CERT),
     'CERTFILE in DER': (
         lambda: {'CERTFILE': temp(openssl('x509', '-in', pki_path('server.pem'), '-outform',
-                                          'DER'))}, 'it is in DER, not in PEM'),
+                                          'DER'))}, IN_DER),
     'CERTFILE that is cut off': (
         lambda: {'CERTFILE': temp(content('server.pem') + content('ca.pem')[:200])},
-        'it is cut off in a PEM block'),
+        CUT_OFF),
+    'CERTFILE with an intermediate that is none': (
+        lambda: {'CERTFILE': temp(content('server.pem') + GARBAGE)},
+        'a certificate in it cannot be read'),
+    'KEYFILE that is cut off': (
+        lambda: {'KEYFILE': temp(content('server.key')[:-30])}, CUT_OFF),
     'KEYFILE with an encrypted key': (
         lambda: {'KEYFILE': encrypted('pkcs8', '-topk8')}, ENCRYPTED),
     'KEYFILE with an encrypted key in the old form': (
@@ -64,14 +76,16 @@ PAIRS = {
     'KEYFILE that is a certificate': (lambda: {'KEYFILE': pki_path('server.pem')}, NO_KEY),
     'KEYFILE in DER': (
         lambda: {'KEYFILE': temp(openssl('pkey', '-in', pki_path('server.key'), '-outform',
-                                         'DER'))}, NO_KEY),
+                                         'DER'))}, IN_DER),
     'KEYFILE with a key that is none': (
         lambda: {'KEYFILE': temp('-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n')},
         'the private key cannot be read'),
+    'KEYFILE with an Ed25519 key': (
+        lambda: {'KEYFILE': temp(openssl('genpkey', '-algorithm', 'ed25519'))}, ED25519),
     'an RSA key of 1024 bits': (
         lambda: {name: pki_path(issued('small', key=['rsa:1024']) + suffix)
                  for name, suffix in (('CERTFILE', '.pem'), ('KEYFILE', '.key'))},
-        'the RSA key is too short: it takes 2048 bits or more'),
+        SHORT),
 }
 
 for what, (make, words) in PAIRS.items():
@@ -79,9 +93,11 @@ for what, (make, words) in PAIRS.items():
         continue  # it takes them
 
     @test('%s: refused in words that say so, by a server and by a client' % what)
-    def _(make=make, words=words):
+    def _(make=make, words=words, what=what):
         pair = server_env(**make())
-        wanted = 'unable to use CERTFILE %(CERTFILE)s with KEYFILE %(KEYFILE)s: ' % pair + words
+        names = 'CERTFILE %(CERTFILE)s with KEYFILE %(KEYFILE)s' if words in OF_BOTH else \
+            'CERTFILE %(CERTFILE)s' if what.startswith('CERT') else 'KEYFILE %(KEYFILE)s'
+        wanted = 'unable to use %s: %s' % (names % pair, words)
         is_equal(server_refusal(pair), wanted)
         is_equal(client_refusal([*HERE, '-y'], ca_env(**pair), code=96), wanted)
         named = {name + ':a.example.org': path for name, path in pair.items()}

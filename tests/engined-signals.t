@@ -57,7 +57,7 @@ def _():
         e.signal(signal.SIGHUP)
         wait_for(lambda: len(e.log()) == before + 2, 'two lines')
         why, going_on = e.log()[before:]
-        is_true(why.startswith('tls-engined: fatal: unable to use CERTFILE ' + files.dir), why)
+        is_true(why.startswith('tls-engined: fatal: unable to use KEYFILE ' + files.dir), why)
         is_equal(going_on, 'tls-engined: warning: new settings not loaded: going on with the old '
                            'ones')
         is_equal(e.worker(), worker)

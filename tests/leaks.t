@@ -103,6 +103,7 @@ NOTHING = '0: /dev/null', '1: /dev/null', '2: stderr'
 ENGINE = '0: socket', '1: stderr', '2: stderr', 'network', 'network'
 if os.environ.get('TEST_RESIDENT'):
     ENGINE += 'lingering, writing end',  # where a session says that it only waits for its peer
+CHANNEL = 'socket'  # to the signer
 APP_PIPES = 'to the application, reading end', 'from the application, writing end'
 TLS_PIPES = 'to the application, writing end', 'from the application, reading end'
 PLAINTEXT = ('0: to the application, reading end', '1: from the application, writing end',
@@ -162,7 +163,7 @@ def _():
             wait_stage(tls, 'tls-handshake')
             names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES)
             names.holds(tls, *NETWORK, 'socket', *control, *TLS_PIPES)
-            names.holds(engine, *ENGINE)
+            names.holds(engine, *ENGINE, CHANNEL)
 
             # The handshake is over, the session not joined.
             peer = Peer(client).handshake()
@@ -233,7 +234,7 @@ def _():
     # The client is silent.
     engine = wait_engine()[0]
     names.holds(c.pid, *NETWORK, 'socket')
-    names.holds(engine, *ENGINE)
+    names.holds(engine, *ENGINE, CHANNEL)
 
     # The handshake is over.
     peer = Peer(client).handshake()

@@ -81,7 +81,7 @@ def check_all_ended(server, sessions, orphans, fds):
     is_equal(server.fds(), fds, 'descriptors of tcpserver')
 
 
-@test('%d sessions in a row are served, and leave nothing' % IN_A_ROW)
+@test('%d sessions in a row are served, and leave nothing' % IN_A_ROW, limit=180)
 def _():
     server = Server(IMMEDIATE, server_env())
     fds = server.fds()

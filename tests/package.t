@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -25,6 +26,9 @@ def info(name):
 
 
 NAME = 'tls-chain-' + info('version')
+
+
+EMPTY = '/usr/libexec/tls-chain/empty'
 
 
 def all_targets():
@@ -179,7 +183,8 @@ def _():
         sh('/', 'dpkg', '--path-include=*', '-i', path)
         files = sh('/', 'dpkg', '-L', 'tls-chain').splitlines()
         is_equal({f for f in files if re.match(r'/usr/(bin|libexec/tls-chain)/', f)},
-                 set(map(installed, all_targets())), 'programs')
+                 {EMPTY, *map(installed, all_targets())}, 'programs')
+        is_equal(stat.S_IMODE(os.stat(EMPTY).st_mode), 0o555, 'mode of the empty directory')
         is_true(len(new_files(changes + '/usr')) > len(all_targets()), 'files are seen as new')
         for page in glob.glob(TOP + '/doc/man/*'):
             name, section = os.path.basename(page).split('.')
@@ -218,7 +223,8 @@ def _():
     is_equal(set(programs.split()), set(map(installed, all_targets())), 'programs')
 
 
-@test("the tarball: configured, built and installed as APKBUILD has it, with what is here")
+@test("the tarball: configured, built and installed as APKBUILD has it, with what is here",
+      limit=300)
 def _():
     builds_programs()
     d, root = tarball(repository())[0], temp_dir()

@@ -216,10 +216,16 @@ for certificate, suffix in ('server', 'ECDSA'), ('rsa', 'RSA'):
             is_equal((f['SSL_CIPHER'], peer.tls.cipher()[0]), (cipher, cipher))
 
 
+for cipher in 'AES128-SHA', 'AES128-GCM-SHA256', 'AES256-GCM-SHA384':
+    @test('RSA key transport with %s is refused, also where TLS_CIPHERS says so' % cipher)
+    def _(cipher=cipher):
+        name, why = turned_away(server_env('rsa'), max=TLS12, ciphers=cipher)
+        is_equal(name, 'SSLV3_ALERT_HANDSHAKE_FAILURE')
+        name, why = turned_away(server_env('rsa', TLS_CIPHERS=cipher), max=TLS12, ciphers=cipher)
+        is_equal(why, 'RSA key transport is not served: take a cipher with ECDHE')
+
+
 for what, certificate, cipher in (
-        ('RSA key transport with CBC', 'rsa', 'AES128-SHA'),
-        ('RSA key transport with GCM', 'rsa', 'AES128-GCM-SHA256'),
-        ('RSA key transport with GCM and AES-256', 'rsa', 'AES256-GCM-SHA384'),
         ('ECDHE-RSA with CBC', 'rsa', 'ECDHE-RSA-AES128-SHA256'),
         ('ECDHE-RSA with CBC and SHA-1', 'rsa', 'ECDHE-RSA-AES256-SHA'),
         ('ECDHE-ECDSA with CBC', 'server', 'ECDHE-ECDSA-AES128-SHA256')):

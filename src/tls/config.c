@@ -4,7 +4,7 @@
 
 struct tls_config *config_new(struct failure *why)
 {
-  struct tls_config *c = tls_config_new();
+  struct tls_config *c = tls_init() == 0 ? tls_config_new() : 0; /* libcrypto reads no file then */
   if (!c) failure_sys(why, "unable to make a TLS configuration");
   return c;
 }

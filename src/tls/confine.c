@@ -3,97 +3,53 @@
 #include <skalibs/nonposix.h>
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <errno.h>
 #include <grp.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#ifdef __linux__
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#endif
-
+#include <skalibs/strerr.h>
 #include <skalibs/types.h>
 
 #include "confine.h"
 
-/* Real, effective and saved ids, where there are such things. */
-static int ids_are(uid_t uid, gid_t gid)
-{
-#ifdef __linux__
-  uid_t u[3];
-  gid_t g[3];
-  if (getresuid(&u[0], &u[1], &u[2]) < 0 || getresgid(&g[0], &g[1], &g[2]) < 0) return 0;
-  for (int i = 0; i < 3; i++)
-    if (u[i] != uid || g[i] != gid) return 0;
-  return 1;
+#ifdef UNCONFINED /* ./configure --without-confinement */
+enum { HAS_ROOT_AND_FILTER = 0 };
 #else
-  return getuid() == uid && geteuid() == uid && getgid() == gid && getegid() == gid;
+enum { HAS_ROOT_AND_FILTER = 1 };
 #endif
+
+static int confine_limit(int what, char const *refusal, struct failure *why)
+{
+  return setrlimit(what, &(struct rlimit){ 0, 0 }) == 0 || failure_sys(why, refusal);
 }
-
-static int ids_set(uid_t uid, gid_t gid)
-{
-#ifdef __linux__
-  return setresgid(gid, gid, gid) == 0 && setresuid(uid, uid, uid) == 0;
-#else
-  return setgid(gid) == 0 && setuid(uid) == 0;
-#endif
-}
-
-#ifdef __linux__
-
-/* As capset(2) has it; the kernel's headers are not where every libc is. */
-struct capabilities_header
-{
-  uint32_t version;
-  int pid;
-};
-
-struct capabilities
-{
-  uint32_t effective;
-  uint32_t permitted;
-  uint32_t inheritable;
-};
-
-enum { CAPABILITIES_VERSION_3 = 0x20080522, CAPABILITIES_N = 2 };
-
-static int confine_capabilities(struct failure *why)
-{
-  struct capabilities_header header = { .version = CAPABILITIES_VERSION_3 };
-  struct capabilities none[CAPABILITIES_N] = { { 0 } };
-  if (!geteuid()) return 1; /* root without TLS_UID has asked to stay what it is */
-#ifdef PR_CAP_AMBIENT
-  prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-#endif
-  if (syscall(SYS_capset, &header, none) < 0)
-    return failure_sys(why, "unable to give up capabilities");
-  return 1;
-}
-
-#else
-
-static int confine_capabilities(struct failure *why)
-{
-  (void)why;
-  return 1;
-}
-
-#endif
 
 /*
-  The user, the group; what may be got back is not given up. Securebits may have let capabilities
-  outlive the change of the user, so they go before it is looked whether that is for good.
+  An empty directory for a root. Who may not have another root has less to lose, and what is left
+  is done by the steps that follow. Files that are read later would not be there.
 */
+static int confine_root(struct failure *why)
+{
+  struct stat st = { .st_mode = 0 };
+  int keeps_root = system_keeps_files() || !HAS_ROOT_AND_FILTER;
+  int r = keeps_root ? -1 : chroot(EMPTY_DIR);
+  if (r < 0 && !keeps_root && errno != EPERM)
+    return failure_sys(why, "unable to make " EMPTY_DIR " the root");
+  if (chdir("/") < 0 || stat("/", &st) < 0) return failure_sys(why, "unable to go to the root");
+  if (r < 0 || (!st.st_uid && !(st.st_mode & 022))) return 1;
+  return failure_set(why, EXIT_SYSTEM, "unable to make " EMPTY_DIR
+    " the root: others than root may write there");
+}
+
+/* What may be got back is not given up. */
 static int confine_ids(uid_t uid, gid_t gid, struct failure *why)
 {
-  if (uid && ids_are(uid, gid) && geteuid()) return 1;
   if (setgroups(0, 0) < 0) return failure_sys(why, "unable to drop supplementary groups");
-  if (!ids_set(uid, gid)) return failure_sys(why, "unable to become TLS_UID and TLS_GID");
-  if (!confine_capabilities(why)) return 0;
-  if (!ids_are(uid, gid) || setuid(0) == 0 || seteuid(0) == 0)
+  if (!system_set_ids(uid, gid)) return failure_sys(why, "unable to become TLS_UID and TLS_GID");
+  /* Securebits may have let capabilities outlive that. */
+  if (!system_drop_capabilities(why)) return 0;
+  if (!system_ids_are(uid, gid) || setuid(0) == 0 || seteuid(0) == 0)
     return failure_set(why, EXIT_SYSTEM, "unable to give up root for good");
   return 1;
 }
@@ -104,7 +60,9 @@ static int confine_user(struct failure *why)
   gid_t gid;
   char const *u = getenv("TLS_UID");
   char const *g = getenv("TLS_GID");
-  if (!u && !g) return 1;
+  if (!u && !g)
+    return setgroups(0, 0) == 0 || errno == EPERM
+      || failure_sys(why, "unable to drop supplementary groups");
   if (!u || !g) return failure_set(why, EXIT_TLS_CONFIG, u ? "TLS_UID" : "TLS_GID", " is set, but ",
     u ? "TLS_GID" : "TLS_UID", " is not");
   if (!uid0_scan(u, &uid) || uid == (uid_t)-1)
@@ -112,39 +70,61 @@ static int confine_user(struct failure *why)
   if (!gid0_scan(g, &gid) || gid == (gid_t)-1)
     return failure_set(why, EXIT_TLS_CONFIG, "TLS_GID must be a number: ", g);
   if (!uid) return failure_set(why, EXIT_TLS_CONFIG, "TLS_UID must not be root's: ", u);
-  if (!confine_ids(uid, gid, why)) return 0;
-  /* It is read as certificates are asked for, so who cannot read it would trust nobody. */
-  char const *dir = getenv("CAFILE") ? 0 : getenv("CADIR");
-  if (dir && access(dir, R_OK | X_OK) < 0)
-    return failure_sys(why, "unable to read CADIR as TLS_UID");
-  return 1;
+  if (!(geteuid() && system_ids_are(uid, gid)) && !confine_ids(uid, gid, why)) return 0;
+  /* Who cannot read it would trust nobody. */
+  char const *dir = getenv("CAFILE") || !system_keeps_files() ? 0 : getenv("CADIR");
+  return !dir || access(dir, R_OK | X_OK) == 0
+    || failure_sys(why, "unable to read CADIR as TLS_UID");
 }
 
-#ifdef __linux__
-
+/* All but the calls. */
 static int confine_process(struct failure *why)
 {
-  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) return failure_sys(why, "unable to forbid ptrace");
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-    return failure_sys(why, "unable to forbid new privileges");
-  return confine_capabilities(why);
+  return confine_root(why) && confine_user(why) && system_drop_capabilities(why)
+    && confine_limit(RLIMIT_CORE, "unable to forbid core dumps", why)
+    && system_forbid_trace(why) && system_forbid_privileges(why);
 }
 
-#else
-
-static int confine_process(struct failure *why)
+static int confine_forks(struct failure *why)
 {
-  (void)why;
-  return 1;
+  return confine_limit(RLIMIT_NPROC, "unable to forbid processes", why);
 }
 
-#endif
+int confine_keeper(struct failure *why)
+{
+  return confine_limit(RLIMIT_CORE, "unable to forbid core dumps", why)
+    && system_forbid_trace(why);
+}
+
+static int confine_calls(enum confine_stage stage, struct failure *why)
+{
+  return !HAS_ROOT_AND_FILTER || system_forbid_calls(stage, why);
+}
+
+static void confine_warn(void)
+{
+  if (!HAS_ROOT_AND_FILTER)
+    strerr_warnw("built for debugging: no empty root and no filter of system calls");
+}
+
+int confine_worker(struct failure *why)
+{
+  confine_warn();
+  return confine_process(why) && confine_calls(STAGE_WORKER, why);
+}
+
+int confine_session(struct failure *why)
+{
+  return confine_forks(why) && confine_calls(STAGE_SESSION, why);
+}
 
 int confine_engine(struct failure *why)
 {
-  if (!confine_user(why)) return 0;
-  if (chdir("/") < 0) return failure_sys(why, "unable to leave the working directory");
-  if (setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 }) < 0)
-    return failure_sys(why, "unable to forbid core dumps");
-  return confine_process(why);
+  confine_warn();
+  return confine_process(why) && confine_session(why);
+}
+
+int confine_signer(struct failure *why)
+{
+  return confine_process(why) && confine_forks(why) && confine_calls(STAGE_SIGNER, why);
 }

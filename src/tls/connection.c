@@ -6,6 +6,7 @@
 #include <skalibs/iopause.h>
 
 #include "connection.h"
+#include "hooks.h"
 
 /* Types of records (RFC 8446, 5.1; RFC 5246, 6.2.1). */
 enum { RECORD_ALERT = 0x15, RECORD_HANDSHAKE = 0x16 };
@@ -117,6 +118,7 @@ static char const *connection_error(struct connection const *c)
 {
   if (tls_peer_cert_provided(c->tls))
     return "libtls cannot tell what is in the peer's certificate (a time of 1969-12-31 23:59:59?)";
+  if (hooks_fault()) return hooks_fault();
   char const *reason = tls_error(c->tls);
   char const *verification = c->is_server ? tls_error(c->context) : 0;
   if (verification && reason && strstr(reason, "verify failed")) return verification;

@@ -15,6 +15,7 @@
 #include <skalibs/types.h>
 
 #include "../session/session.h"
+#include "confine.h"
 #include "keeper.h"
 
 enum { WORKERS = 16 };
@@ -152,7 +153,9 @@ static void keeper_handle_signals(struct keeper *k)
 int keeper_run(struct worker_options const *o, int notif)
 {
   struct keeper k = { .o = o, .notif = notif };
+  struct failure why;
   sigset_t set;
+  if (!confine_keeper(&why)) strerr_dief(why.code, why.reason);
   int sigs = selfpipe_init();
   if (sigs < 0) strerr_diefusys(EXIT_SYSTEM, "create a self-pipe");
   sigemptyset(&set);

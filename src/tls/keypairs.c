@@ -10,9 +10,11 @@
 
 #include "config.h"
 #include "file.h"
+#include "hooks.h"
 #include "hostname.h"
 #include "keypairs.h"
 #include "pem.h"
+#include "signer.h"
 #include "text.h"
 
 enum { NAME_SIZE = HOSTNAME_MAX + 3 }; /* of a pattern: "*.", a name, a null byte */
@@ -103,29 +105,35 @@ struct pairs
   size_t n;
 };
 
-static int pairs_collect(struct pairs *all, struct failure *why)
+/* All that have a name, each once: those with one in full, then the wildcards. */
+static int pairs_collect_named(struct pairs *all, struct failure *why)
 {
-  size_t len, most = 1;
+  size_t len, first = all->n, n = first;
   char const *s;
-  for (char const *const *e = (char const *const *)environ; *e; e++) most++;
-  all->n = 0;
-  if (!(all->p = calloc(most, sizeof *all->p))) return failure_sys(why, "unable to read key pairs");
-  if (getenv("CERTFILE") || getenv("KEYFILE") || getenv("OCSPFILE")) all->n = 1;
-  size_t first = all->n;
   for (char const *const *e = (char const *const *)environ; *e; e++)
     if ((s = named_by(*e, &len)) && !pair_name(&all->p[all->n++], *e, s, len, why)) return 0;
   qsort(all->p + first, all->n - first, sizeof *all->p, &pair_compare);
-  size_t n = 0;
-  for (size_t i = 0; i < all->n; i++) /* each name once */
-    if (!i || strcmp(all->p[i].name, all->p[n - 1].name)) all->p[n++] = all->p[i];
+  for (size_t i = first; i < all->n; i++)
+    if (i == first || strcmp(all->p[i].name, all->p[n - 1].name)) all->p[n++] = all->p[i];
   all->n = n;
-  for (size_t i = 0; i < n; i++)
-    if (!pair_fill(&all->p[i], why)) return 0;
   /* The first is served where no other fits; a wildcard there must not hide a name in full. */
   struct pair last = all->p[n ? n - 1 : 0];
   if (n < 2 || first || !is_wildcard(last.name)) return 1;
   memmove(all->p + 1, all->p, (n - 1) * sizeof *all->p);
   all->p[0] = last;
+  return 1;
+}
+
+static int pairs_collect(struct pairs *all, int only_default, struct failure *why)
+{
+  size_t most = 1;
+  for (char const *const *e = (char const *const *)environ; *e; e++) most++;
+  all->n = 0;
+  if (!(all->p = calloc(most, sizeof *all->p))) return failure_sys(why, "unable to read key pairs");
+  if (only_default || getenv("CERTFILE") || getenv("KEYFILE") || getenv("OCSPFILE")) all->n = 1;
+  if (!only_default && !pairs_collect_named(all, why)) return 0;
+  for (size_t i = 0; i < all->n; i++)
+    if (!pair_fill(&all->p[i], why)) return 0;
   return 1;
 }
 
@@ -151,21 +159,20 @@ typedef int pair_func(struct tls_config *, uint8_t const *, size_t, uint8_t cons
 struct pair_files
 {
   struct file cert;
-  struct file key;
   struct file staple;
+  struct file const *key; /* its stand-in */
 };
 
 static void pair_unload(struct pair_files *f)
 {
   file_unload(&f->cert);
-  file_unload(&f->key);
   file_unload(&f->staple);
 }
 
 static int pair_load(struct pair_files *f, struct pair const *p, struct failure *why)
 {
-  *f = (struct pair_files){ 0 };
-  if (file_load(&f->cert, "CERTFILE", p->cert, why) && file_load(&f->key, "KEYFILE", p->key, why)
+  *f = (struct pair_files){ .key = signer_standin(p->key) };
+  if (file_load(&f->cert, "CERTFILE", p->cert, why)
     && file_load(&f->staple, "OCSPFILE", p->staple, why))
   {
     if (!f->staple.s || is_der(&f->staple)) return 1;
@@ -180,8 +187,10 @@ static int pair_load(struct pair_files *f, struct pair const *p, struct failure 
 static int pair_refuse(struct pair const *p, struct pair_files const *f, char const *reason,
   struct failure *why)
 {
-  char const *fault = pem_fault_in_pair((char *)f->cert.s, f->cert.len, (char *)f->key.s,
-    f->key.len);
+  char const *fault = pem_fault_in_certs((char *)f->cert.s, f->cert.len);
+  if (fault)
+    return failure_set(why, EXIT_TLS_CONFIG, "unable to use CERTFILE ", p->cert, ": ", fault);
+  fault = pem_fault_in_pair((char *)f->cert.s, f->cert.len, (char *)f->key->s, f->key->len);
   return failure_set(why, EXIT_TLS_CONFIG, "unable to use CERTFILE ", p->cert, " with KEYFILE ",
     p->key, ": ", fault ? fault : reason);
 }
@@ -192,7 +201,7 @@ static int pair_add(struct tls_config *c, struct pair const *p, pair_func *add,
 {
   struct pair_files f;
   if (!pair_load(&f, p, why)) return 0;
-  int r = add(c, f.cert.s, f.cert.len, f.key.s, f.key.len, f.staple.s, f.staple.len);
+  int r = add(c, f.cert.s, f.cert.len, f.key->s, f.key->len, f.staple.s, f.staple.len);
   if (r < 0) pair_refuse(p, &f, config_error(c), why);
   pair_unload(&f);
   return r == 0;
@@ -220,11 +229,25 @@ static int pair_check(struct pair const *p, struct failure *why)
   return ok;
 }
 
-int keypairs_add(struct tls_config *c, struct failure *why)
+/* Has the keys loaded, once in a process: by the signer, and this one never sees them. */
+static int keys_load(struct pairs const *all, struct failure *why)
+{
+  if (signer_pid()) return 1;
+  char const **paths = calloc(all->n, sizeof *paths);
+  if (!paths) return failure_sys(why, "unable to read key pairs");
+  for (size_t i = 0; i < all->n; i++) paths[i] = all->p[i].key;
+  int ok = signer_start(paths, all->n, why);
+  if (ok && !hooks_set()) ok = failure_sys(why, "unable to prepare signatures");
+  free(paths);
+  return ok;
+}
+
+int keypairs_add(struct tls_config *c, int only_default, struct failure *why)
 {
   struct pairs all;
-  int ok = pairs_collect(&all, why);
+  int ok = pairs_collect(&all, only_default, why);
   if (ok && !all.n) ok = failure_set(why, EXIT_TLS_CONFIG, "KEYFILE and CERTFILE are not set");
+  if (ok) ok = keys_load(&all, why);
   for (size_t i = 0; ok && i < all.n; i++)
     ok = pair_add(c, &all.p[i],
       i ? &tls_config_add_keypair_ocsp_mem : &tls_config_set_keypair_ocsp_mem, why);
@@ -232,22 +255,16 @@ int keypairs_add(struct tls_config *c, struct failure *why)
   return ok;
 }
 
-int keypairs_add_default(struct tls_config *c, struct failure *why)
-{
-  struct pair p = { .name = "" };
-  return pair_fill(&p, why) && pair_add(c, &p, &tls_config_set_keypair_ocsp_mem, why);
-}
-
 void keypairs_warn(int only_default)
 {
   struct pairs all;
   struct failure none;
   struct file f;
-  int ok = pairs_collect(&all, &none);
+  int ok = pairs_collect(&all, only_default, &none);
   for (size_t i = 0; ok && i < all.n; i++)
   {
     struct pair const *p = &all.p[i];
-    if ((only_default && *p->name) || !file_load(&f, "CERTFILE", p->cert, &none)) continue;
+    if (!file_load(&f, "CERTFILE", p->cert, &none)) continue;
     char const *untimely = pem_cert_is_untimely((char *)f.s, f.len);
     if (untimely) strerr_warnw("CERTFILE ", p->cert, " ", untimely);
     file_unload(&f);
@@ -258,9 +275,8 @@ void keypairs_warn(int only_default)
 int keypairs_check(int only_default, struct failure *why)
 {
   struct pairs all;
-  int ok = pairs_collect(&all, why);
-  for (size_t i = 0; ok && i < all.n; i++)
-    if (!only_default || !*all.p[i].name) ok = pair_check(&all.p[i], why);
+  int ok = pairs_collect(&all, only_default, why);
+  for (size_t i = 0; ok && i < all.n; i++) ok = pair_check(&all.p[i], why);
   free(all.p);
   return ok;
 }

@@ -10,14 +10,12 @@
 #include "failure.h"
 
 /*
-  Adds them to a configuration: the default one first, then those with a name in full, then the
-  wildcards, each kind by name: libtls serves the first that is good for the name that a client
-  asks for, and the order of an environment means nothing. That there is none is a failure.
+  Adds them to a configuration, with stand-ins for the keys, which the signer loads (signer.h): the
+  default one first, then those with a name in full, then the wildcards, each kind by name: libtls
+  serves the first that is good for the name that a client asks for, and the order of an environment
+  means nothing. only_default: a client has no other to show. That there is none is a failure.
 */
-extern int keypairs_add(struct tls_config *, struct failure *);
-
-/* Adds the default one, which a client shows. */
-extern int keypairs_add_default(struct tls_config *, struct failure *);
+extern int keypairs_add(struct tls_config *, int only_default, struct failure *);
 
 /*
   Whether each of the key pairs that were added, by itself, is one that libtls takes; if not, the

@@ -28,11 +28,17 @@ static size_t count_of(char const *s, size_t len, char const *what)
   }
 }
 
+/* A SEQUENCE, by its first bytes: a long one, or a short one that is all there is. */
+static int is_in_der(char const *s, size_t len)
+{
+  return len > 1 && s[0] == 0x30 && (s[1] & 0x80 || (size_t)s[1] + 2 == len);
+}
+
 /* What there is instead of a begin line, in a file that should have one. */
 static char const *fault_of_form(char const *s, size_t len, char const *what, char const *otherwise)
 {
   char end[64] = "-----END ";
-  if (len > 1 && s[0] == 0x30 && s[1] & 0x80) return "it is in DER, not in PEM";
+  if (is_in_der(s, len)) return "it is in DER, not in PEM";
   if (count_of(s, len, "-----BEGIN PKCS7-----")) return "it is in PKCS #7, not in PEM blocks";
   if (!count_of(s, len, what)) return otherwise;
   strcat(end, what + strlen("-----BEGIN "));
@@ -60,18 +66,12 @@ static int cert_of_key(BIO *b, EVP_PKEY *key)
   return found;
 }
 
-static int no_password(char *s, int size, int rw, void *arg)
-{
-  (void)s, (void)size, (void)rw, (void)arg;
-  return -1;
-}
-
-static char const *fault_of_key(BIO *cert, BIO *keys)
+static char const *fault_of_match(BIO *cert, BIO *keys)
 {
   char const *fault = 0;
-  EVP_PKEY *key = PEM_read_bio_PrivateKey(keys, 0, &no_password, 0);
+  EVP_PKEY *key = PEM_read_bio_PrivateKey(keys, 0, 0, 0);
   ERR_clear_error();
-  if (!key) return "the private key cannot be read";
+  if (!key) return "the private key cannot be used";
   int i = cert_of_key(cert, key);
   if (i > 0) fault = "the key's certificate is not the first one: put it before its authority's";
   if (i < 0) fault = "the key is not that of the certificate";
@@ -83,21 +83,24 @@ static char const *fault_of_key(BIO *cert, BIO *keys)
 
 char const *pem_fault_in_pair(char const *cert, size_t certlen, char const *key, size_t keylen)
 {
-  char const *fault = fault_of_form(cert, certlen, "-----BEGIN CERTIFICATE-----",
-    "there is no certificate in PEM in CERTFILE");
-  if (fault) return fault;
-  if (count_of(key, keylen, "ENCRYPTED"))
-    return "the private key is encrypted: store it without a passphrase (openssl pkey)";
-  if (!count_of(key, keylen, "PRIVATE KEY-----"))
-    return "there is no private key in PEM in KEYFILE";
+  char const *fault = 0;
   BIO *b = BIO_new_mem_buf(cert, certlen), *k = BIO_new_mem_buf(key, keylen);
-  if (b && k) fault = fault_of_key(b, k);
+  if (b && k) fault = fault_of_match(b, k);
   BIO_free(b);
   BIO_free(k);
   return fault;
 }
 
-char const *pem_fault_in_anchors(char const *s, size_t len)
+char const *pem_fault_in_key(char const *s, size_t len)
+{
+  if (is_in_der(s, len)) return "it is in DER, not in PEM";
+  if (count_of(s, len, "ENCRYPTED"))
+    return "the private key is encrypted: store it without a passphrase (openssl pkey)";
+  if (!count_of(s, len, "PRIVATE KEY-----")) return "there is no private key in PEM in it";
+  return count_of(s, len, "PRIVATE KEY-----") & 1 ? "it is cut off in a PEM block" : 0;
+}
+
+char const *pem_fault_in_certs(char const *s, size_t len)
 {
   char const begin[] = "-----BEGIN CERTIFICATE-----";
   char const *fault = fault_of_form(s, len, begin, "there is no certificate in PEM in it");
@@ -137,7 +140,7 @@ char const *pem_fault_in_trust(char const *s, size_t len, int alone)
 {
   int ok = has_cert(s, len);
   if (ok && (!alone || has_root(s, len))) return 0;
-  char const *fault = pem_fault_in_anchors(s, len);
+  char const *fault = pem_fault_in_certs(s, len);
   return fault || !ok ? fault : "it has no root certificate: add that of the authority on top";
 }
 

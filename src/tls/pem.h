@@ -12,12 +12,15 @@
   if nothing is found.
 */
 
-/* A certificate, with those that lead to its authority, and a key, which libtls refuses. */
+/* Good certificates, and the key of the first or its stand-in, which libtls refuses together. */
 extern char const *pem_fault_in_pair(char const *cert, size_t certlen, char const *key,
   size_t keylen);
 
-/* Trust anchors that libtls refuses. */
-extern char const *pem_fault_in_anchors(char const *, size_t);
+/* A private key, before it is decoded. */
+extern char const *pem_fault_in_key(char const *, size_t);
+
+/* Certificates that libtls refuses. */
+extern char const *pem_fault_in_certs(char const *, size_t);
 
 /* Trust anchors that libtls takes, to trust nobody. alone: there are no others. */
 extern char const *pem_fault_in_trust(char const *, size_t, int alone);

@@ -4,8 +4,10 @@
 
 #include "buf.h"
 #include "config.h"
+#include "hooks.h"
 #include "rehearse.h"
 #include "settings.h"
+#include "signer.h"
 
 /* Null has neither bytes nor room. */
 struct side
@@ -72,7 +74,9 @@ void rehearse_server(struct tls *server)
     buf_clear(&b[0]);
     buf_clear(&b[1]);
     b[0].size = b[1].size = RAW_SIZE;
+    hooks_use(signer_open());
     if (client) sides_converse(server, client, b);
+    hooks_end();
     tls_free(client);
   }
   free(b);

@@ -13,9 +13,11 @@
 #include "confine.h"
 #include "connection.h"
 #include "facts.h"
+#include "hooks.h"
 #include "keypairs.h"
 #include "relay.h"
 #include "serve.h"
+#include "signer.h"
 #include "text.h"
 
 /*
@@ -68,6 +70,17 @@ static int name_is_served(struct served const *s, char const *name)
   return name && keypairs_know_name(name);
 }
 
+/* A signer of our own has one signature to make, and goes. */
+static int signer_attach(struct failure *why)
+{
+  if (!signer_pid()) return 1;
+  int channel = signer_open();
+  if (channel < 0) return failure_sys(why, "unable to reach the signer");
+  signer_leave();
+  hooks_use(channel);
+  return 1;
+}
+
 /* A connection with the settings of START, before a byte of the network is read. */
 static int connection_prepare(struct served *s, struct settings const *settings,
   struct failure *why)
@@ -80,10 +93,10 @@ static int connection_prepare(struct served *s, struct settings const *settings,
   if (!context) return 0;
   if (!connection_open(&s->connection, context, &s->net, policy, &said))
     return settings_refuse(policy->role == SESSION_SERVER, said.reason, why);
-  if (settings) return 1;
+  if (settings) return confine_session(why);
   if (policy->role == SESSION_SERVER) keypairs_warn(0);
   else if (policy->peercert) keypairs_warn(1);
-  return confine_engine(why);
+  return signer_attach(why) && confine_engine(why);
 }
 
 /* From START to FACTS. */
@@ -104,6 +117,7 @@ static enum next serve_handshake(struct served *s, struct settings const *settin
   if (!connection_prepare(s, settings, why)) return NEXT_FAILURE;
 
   enum connection_result r = connection_handshake(&s->connection, s->session.receiver.fd, why);
+  hooks_end();
   if (r == CONNECTION_ABANDONED) return NEXT_ABANDON;
   if (r == CONNECTION_FAILED) return NEXT_FAILURE;
   if (!facts_fill(&facts, s->connection.tls, text, why)) return NEXT_FAILURE;

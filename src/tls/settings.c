@@ -113,7 +113,7 @@ static int settings_add_server(struct tls_config *c, struct session_policy const
     return failure_set(why, EXIT_TLS_CONFIG, "TLS_SNI must be \"require\" or unset");
   if (!sni && !getenv("CERTFILE") && !getenv("KEYFILE"))
     return failure_set(why, EXIT_TLS_CONFIG, "KEYFILE and CERTFILE are not set");
-  if (!keypairs_add(c, why)) return 0;
+  if (!keypairs_add(c, 0, why)) return 0;
   if (policy->peercert == SESSION_PEERCERT_NONE) return 1;
   if (policy->peercert == SESSION_PEERCERT_OPTIONAL) tls_config_verify_client_optional(c);
   else tls_config_verify_client(c);
@@ -128,7 +128,7 @@ static int settings_add_client(struct tls_config *c, struct session_policy const
   {
     if (!getenv("CERTFILE") && !getenv("KEYFILE")) return failure_set(why, EXIT_TLS_CONFIG,
       "KEYFILE and CERTFILE are not set: no certificate to show");
-    if (!keypairs_add_default(c, why)) return 0;
+    if (!keypairs_add(c, 1, why)) return 0;
   }
   return policy->verify == SESSION_VERIFY_NOTHING || trust_add(c, 0, why);
 }

@@ -5,6 +5,7 @@
   inherits but descriptor 2: a pipe end of the chain held here would hide an end of file.
 */
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <skalibs/strerr.h>
@@ -21,6 +22,8 @@ int main(void)
   inherit_close_from(3);
   if (!inherit_output()) strerr_diefusys(EXIT_SYSTEM, "prepare descriptors");
   inherit_signals();
+  /* the signer, which nobody waits for */
+  sigaction(SIGCHLD, &(struct sigaction){ .sa_handler = SIG_DFL, .sa_flags = SA_NOCLDWAIT }, 0);
   crash_watch();
   /* as a session of tls-engined: what OpenSSL does at an exit is 5 % of its work, for nobody */
   _exit(serve_session(0, 0, -1));

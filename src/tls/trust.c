@@ -13,16 +13,21 @@
 #include <skalibs/stralloc.h>
 
 #include "config.h"
+#include "confine.h"
 #include "file.h"
 #include "pem.h"
 #include "text.h"
 #include "trust.h"
 
-/* The entries of a hashed directory (openssl rehash): eight hexadecimal digits, a dot, a number. */
+/*
+  The entries of a hashed directory (openssl rehash): eight hexadecimal digits, a dot, a number,
+  with an r before it for a CRL.
+*/
 static int is_hashed(char const *s)
 {
-  return strspn(s, "0123456789abcdef") == 8 && s[8] == '.' && s[9]
-    && s[9 + strspn(s + 9, "0123456789")] == 0;
+  if (strspn(s, "0123456789abcdef") != 8 || s[8] != '.') return 0;
+  s += s[9] == 'r' ? 10 : 9;
+  return *s && !s[strspn(s, "0123456789")];
 }
 
 /* Calls f with the path of each hashed entry, until one fails; that there is none is a failure. */
@@ -71,14 +76,15 @@ static int anchors_check(struct file const *f, char const *path, int alone, stru
     || failure_set(why, EXIT_TLS_CONFIG, "unable to use CAFILE ", path, ": ", fault);
 }
 
-/* libtls takes a file or a directory. For both, the file is read and after it the directory. */
-static int trust_both(struct tls_config *c, char const *path, char const *dir, struct failure *why)
+/* The file, and after it the whole directory; path may be null. */
+static int trust_whole(struct tls_config *c, char const *path, char const *dir,
+  struct failure *why)
 {
   stralloc all = STRALLOC_ZERO;
   struct file f;
   if (!file_load(&f, "CAFILE", path, why)) return 0;
-  int ok = anchors_check(&f, path, 0, why);
-  if (ok && !stralloc_catb(&all, (char *)f.s, f.len))
+  int ok = !path || anchors_check(&f, path, 0, why);
+  if (ok && path && !stralloc_catb(&all, (char *)f.s, f.len))
     ok = failure_sys(why, "unable to read CAFILE");
   file_unload(&f);
   if (ok) ok = cadir_each(dir, &cadir_append, &all, why);
@@ -99,19 +105,28 @@ static int trust_file(struct tls_config *c, char const *path, struct failure *wh
 }
 
 /* A FIFO would keep the engine waiting once it is asked for. */
-static int cadir_check(char const *path, void *arg, struct failure *why)
+static int cadir_keep(char const *path, void *arg, struct failure *why)
 {
   struct stat st;
-  (void)arg;
-  if (stat(path, &st) < 0 || S_ISREG(st.st_mode)) return 1; /* a dangling link harms nobody */
-  return failure_set(why, EXIT_TLS_CONFIG, "unable to use CADIR: ", path, ": not a regular file");
+  if (stat(path, &st) < 0) return 1; /* a dangling link harms nobody */
+  if (!S_ISREG(st.st_mode)) return failure_set(why, EXIT_TLS_CONFIG, "unable to use CADIR: ", path,
+    ": not a regular file");
+  if (!confine_keep_file(path)) *(int *)arg = 0;
+  return 1;
 }
 
-/* The directory is read certificate by certificate, as they are asked for, wherever we are then. */
-static int trust_dir(struct tls_config *c, char const *dir, struct failure *why)
+/*
+  A client reads the directory certificate by certificate, as they are asked for, wherever it is
+  then; if its system cannot let it do that and nothing else, it reads all of them first. So does a
+  server: it does that once for many sessions.
+*/
+static int trust_dir(struct tls_config *c, char const *dir, int is_server, struct failure *why)
 {
   char path[PATH_MAX];
-  if (!cadir_each(dir, &cadir_check, 0, why)) return 0;
+  int can_keep = 1;
+  if (is_server) return trust_whole(c, 0, dir, why);
+  if (!cadir_each(dir, &cadir_keep, &can_keep, why)) return 0;
+  if (!can_keep) return trust_whole(c, 0, dir, why);
   if (!realpath(dir, path)) return failure_sys(why, "unable to find CADIR ", dir);
   if (tls_config_set_ca_path(c, path) == 0) return 1;
   return failure_set(why, EXIT_TLS_CONFIG, "unable to use CADIR ", dir, ": ", config_error(c));
@@ -152,7 +167,7 @@ static int trust_system(struct tls_config *c, struct failure *why)
   size_t n = slash ? slash - path + 1 : 1;
   text_join(parent, n < sizeof parent ? n : sizeof parent, (char const *const []){ path, 0 });
   TEXT_JOIN(dir, parent, "/certs");
-  if (is_hashed_dir(dir) && tls_config_set_ca_path(c, dir) == 0) return 1;
+  if (is_hashed_dir(dir)) return trust_dir(c, dir, 0, why);
   if (access(path, R_OK) == 0) return trust_file(c, path, why);
   return failure_set(why, EXIT_TLS_CONFIG, "unable to read libtls's default CAFILE ", path, ": ",
     strerror(errno), "; set CAFILE or CADIR to what the system has, for example "
@@ -163,9 +178,9 @@ int trust_add(struct tls_config *c, int is_server, struct failure *why)
 {
   char const *path = getenv("CAFILE"), *dir = getenv("CADIR");
   int ok;
-  if (path && dir) ok = trust_both(c, path, dir, why);
+  if (path && dir) ok = trust_whole(c, path, dir, why);
   else if (path) ok = trust_file(c, path, why);
-  else if (dir) ok = trust_dir(c, dir, why);
+  else if (dir) ok = trust_dir(c, dir, is_server, why);
   else if (is_server) ok = failure_set(why, EXIT_TLS_CONFIG,
     "neither CAFILE nor CADIR is set: nothing to verify client certificates with");
   else ok = trust_system(c, why);
@@ -177,7 +192,7 @@ static int anchors_find_fault(char const *variable, char const *path, struct fai
 {
   struct file f;
   if (!path || !file_load(&f, variable, path, why)) return 1;
-  char const *fault = pem_fault_in_anchors((char *)f.s, f.len);
+  char const *fault = pem_fault_in_certs((char *)f.s, f.len);
   file_unload(&f);
   return !fault
     || failure_set(why, EXIT_TLS_CONFIG, "unable to use ", variable, " ", path, ": ", fault);

@@ -7,10 +7,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#ifdef __linux__
-#include <sys/prctl.h>
-#endif
-
 #include <skalibs/allreadwrite.h>
 #include <skalibs/djbunix.h>
 #include <skalibs/iopause.h>
@@ -22,10 +18,12 @@
 #include "../session/progname.h"
 #include "confine.h"
 #include "file.h"
+#include "hooks.h"
 #include "keypairs.h"
 #include "rehearse.h"
 #include "serve.h"
 #include "settings.h"
+#include "signer.h"
 #include "worker.h"
 
 enum { SHORTAGE_MS = 100 };
@@ -66,16 +64,16 @@ static int worker_load(struct worker *w, struct failure *why)
   return 1;
 }
 
-static void session_run(struct worker const *w, int fd) gccattr_noreturn;
-static void session_run(struct worker const *w, int fd)
+static void session_run(struct worker const *w, int fd, int channel) gccattr_noreturn;
+static void session_run(struct worker const *w, int fd, int channel)
 {
   char prog[PROGNAME_SIZE];
   selfpipe_finish();
   if (w->lifeline >= 0) fd_close(w->lifeline);
   fd_close(w->news[0]);
-#ifdef __linux__
-  prctl(PR_SET_NAME, "tls-engine", 0, 0, 0);
-#endif
+  signer_leave();
+  hooks_use(channel);
+  process_rename("tls-engine");
   progname_set(prog, "tls-engine", "");
   if (fd_move(0, fd) < 0) strerr_diefusys(EXIT_SYSTEM, "use session socket");
   _exit(serve_session(0, &w->settings, w->news[1]));
@@ -106,8 +104,11 @@ static void worker_accept(struct worker *w)
     return serve_nobody(fd, "the resident engine does not serve this user");
   if (w->n - w->lingering == w->o->max || w->n == 2 * w->o->max)
     return serve_nobody(fd, "the resident engine is at its limit of sessions (-m)");
+  int channel = signer_pid() ? signer_open() : -1;
+  if (channel < 0 && signer_pid()) return serve_nobody(fd, "the signer of the engine is too busy");
   pid_t pid = fork();
-  if (!pid) session_run(w, fd);
+  if (!pid) session_run(w, fd, channel);
+  if (channel >= 0) fd_close(channel);
   if (pid < 0) return serve_nobody(fd, "the resident engine cannot fork");
   w->place[w->n++] = (struct place){ .pid = pid };
   fd_close(fd);
@@ -135,6 +136,7 @@ static void worker_reap(struct worker *w)
   for (pid_t pid; (pid = wait_nohang(&wstat)) > 0; )
   {
     struct place *p = place_find(w, pid);
+    if (pid == signer_pid()) strerr_dief(EXIT_SYSTEM, "the signer exited unexpectedly");
     if (WIFSIGNALED(wstat)) warn_of_crash(pid, WTERMSIG(wstat));
     if (!p) continue;
     w->lingering -= p->is_lingering;
@@ -203,11 +205,12 @@ int worker_run(struct worker_options const *o, int lifeline)
   struct failure why;
   char prog[PROGNAME_SIZE];
   progname_set(prog, "tls-engined", "");
-  if (!worker_load(&w, &why) || !confine_engine(&why)) strerr_dief(why.code, why.reason);
+  if (!worker_load(&w, &why)) strerr_dief(why.code, why.reason);
   if (!(w.place = calloc(o->max, 2 * sizeof *w.place)) || pipenbcoe(w.news) < 0)
     strerr_diefusys(EXIT_SYSTEM, "prepare places for sessions");
   w.sigs = selfpipe_init();
   if (w.sigs < 0 || !selfpipe_trap(SIGCHLD)) strerr_diefusys(EXIT_SYSTEM, "trap SIGCHLD");
+  if (!confine_worker(&why)) strerr_dief(why.code, why.reason);
   if (fd_send(lifeline, "", 1, MSG_NOSIGNAL) != 1) return 0; /* nobody there to work for */
   if (!worker_serve(&w)) for (unsigned int i = 0; i < w.n; i++) kill(w.place[i].pid, SIGTERM);
   return 0;

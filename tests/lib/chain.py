@@ -65,6 +65,19 @@ def not_resident(why):
         raise Skip('a resident engine ' + why)
 
 
+@functools.cache
+def is_unconfined():
+    """Whether the engine was built without empty root and filter."""
+    with open(TOP + '/config.mak') as f:
+        return '-DUNCONFINED' in f.read()
+
+
+def not_unconfined(why):
+    """Skips a test that such an engine cannot pass."""
+    if is_unconfined():
+        raise Skip('an engine built for debugging ' + why)
+
+
 def not_under_valgrind(why):
     if os.environ.get('TEST_VALGRIND'):
         raise Skip('valgrind ' + why)
@@ -186,12 +199,20 @@ class Chain:
     def stderr(self):
         """What is on stderr so far (and on stdout, where that is not the network), each line of
         ours without its process number."""
-        return without_pid(self.stderr_raw())
+        return without_debugging(without_pid(self.stderr_raw()))
 
     def stderr_raw(self):
         """The same as it was written."""
         size = os.fstat(self._err.fileno()).st_size
         return os.pread(self._err.fileno(), size, 0).decode(errors='replace')
+
+
+def without_debugging(text):
+    """Text less what an engine says at each start that was built for debugging."""
+    if not is_unconfined():
+        return text
+    line = r'^tls-[a-z]+: (?:\S+: )?warning: built for debugging: .*\n'
+    return re.sub(line, '', text, flags=re.M)
 
 
 def without_pid(text):

@@ -15,10 +15,10 @@ import ssl
 import subprocess
 import tempfile
 
-from chain import BIN, Chain, need, reason, without_pid
+from chain import BIN, Chain, need, reason, without_debugging, without_pid
 from peer import Peer
 from pki import pki, server_env
-from proc import children_of, fds_of, is_alive
+from proc import SIGNER, children_of, comm_of, fds_of, is_alive
 from scratch import close_later, temp, temp_dir
 from sessions import ends_well, is_echoed
 from sockets import tcp_pair
@@ -33,9 +33,11 @@ DROP = {'TLS_UID': str(ENGINE_UID), 'TLS_GID': str(ENGINE_GID)}
 
 class Engine:
     """tls-engined with these settings and options. listener: what its descriptor 0 is, else it
-    gets a socket of s6-ipcserver-socketbinder, at path. bound: what that is told."""
+    gets a socket of s6-ipcserver-socketbinder, at path. bound: what that is told. as_user: whose
+    the engine is, by number."""
 
-    def __init__(self, env, options=(), listener=None, notify=True, bound=(), **kw):
+    def __init__(self, env, options=(), listener=None, notify=True, bound=(), as_user=None,
+                 **kw):
         self.dir = temp_dir()
         self.path = self.dir + '/engine'
         self._err = tempfile.TemporaryFile()
@@ -47,6 +49,9 @@ class Engine:
             close_later(self.notification)
             argv[1:1] = ['-d', str(w)]
             pass_fds = [*pass_fds, w]
+        if as_user:
+            need('setpriv')
+            argv[:0] = ['setpriv', '--reuid=%d' % as_user, '--regid=%d' % as_user, '--clear-groups']
         if not listener:
             need('s6-ipcserver-socketbinder')
             argv[:0] = ['s6-ipcserver-socketbinder', *bound, self.path]
@@ -67,7 +72,7 @@ class Engine:
 
     def log(self):
         """The lines so far, each without its process number."""
-        return without_pid(self.log_raw()).splitlines()
+        return without_debugging(without_pid(self.log_raw())).splitlines()
 
     def log_raw(self):
         """The same as it was written."""
@@ -92,7 +97,12 @@ class Engine:
 
     def sessions(self):
         """The processes that serve sessions, those included that wait to be reaped."""
-        return [pid for worker in self.workers() for pid in children_of(worker)]
+        return [pid for worker in self.workers() for pid in children_of(worker)
+                if comm_of(pid) != SIGNER]
+
+    def signers(self):
+        return [pid for worker in self.workers() for pid in children_of(worker)
+                if comm_of(pid) == SIGNER]
 
     def wait_sessions(self, n):
         return wait_for(lambda: (lambda s: len(s) == n and (s or [0]))(self.sessions()),

@@ -3,6 +3,7 @@
 
 import os
 
+from chain import BIN, is_unconfined
 from proc import limit_of, status_of
 from tap import Skip, is_equal, test
 
@@ -18,11 +19,26 @@ def as_root(name):
     return add
 
 
-def is_confined(pid):
-    is_equal(status_of(pid)['NoNewPrivs'], '1', 'no new privileges')
+def is_confined(pid, forks=False, rooted=True):
+    """It has given up what tls-chain-security(7) says; forks: but not to start processes; rooted:
+    it could be given an empty root."""
+    status = status_of(pid)
+    is_equal(status['NoNewPrivs'], '1', 'no new privileges')
+    is_equal(limit_of(pid, 'Max processes')[1] == '0', not forks, 'no processes')
+    for name in 'CapInh', 'CapPrm', 'CapEff', 'CapAmb':
+        is_equal(int(status[name], 16), 0, name)
+    if not is_unconfined():
+        is_equal(status['Seccomp'], '2', 'a filter of system calls')
+        is_equal(has_empty_root(pid), rooted, 'an empty directory for a root')
     is_equal(limit_of(pid, 'Max core file size'), ['0', '0'], 'limit of core files')
     is_equal(os.stat('/proc/%d/environ' % pid).st_uid, 0, 'owner, which is root if not dumpable')
-    is_equal(os.readlink('/proc/%d/cwd' % pid), '/', 'working directory')
+    is_equal(os.stat('/proc/%d/cwd/.' % pid).st_ino, os.stat('/proc/%d/root/.' % pid).st_ino,
+             'working directory')
+
+
+def has_empty_root(pid):
+    """Whether its root is the empty directory, which only root can look at."""
+    return os.path.samefile('/proc/%d/root/.' % pid, BIN + '/empty')
 
 
 def has_nothing_of_root(pid, uid, gid):

@@ -4,6 +4,7 @@
 import os
 import time
 
+from chain import is_unconfined
 from proc import comm_of, cpu_ticks, find_processes, is_alive, private_memory, state_of, status_of
 from tap import SLOW, is_true, wait_for
 
@@ -24,7 +25,8 @@ def confined_engine():
     """The pid of the engine, once it has given up what it does not need: it is about to read the
     network."""
     def ready():
-        return [pid for pid in engines() if status_of(pid)['NoNewPrivs'] == '1']
+        return [pid for pid in engines() if status_of(pid)['NoNewPrivs'] == '1'
+                and (status_of(pid)['Seccomp'] == '2' or is_unconfined())]
     return wait_for(ready, 'an engine that is ready to read the network')[0]
 
 

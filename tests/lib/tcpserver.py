@@ -5,7 +5,7 @@ import os
 import socket
 
 from chain import BIN, Chain, need
-from proc import children, children_of, fds_of
+from proc import SIGNER, children, children_of, comm_of, fds_of
 from scratch import close_later, temp_dir
 from tap import SLOW, is_equal, wait_for
 
@@ -27,7 +27,7 @@ class Server:
         os.chmod(d + '/run', 0o755)
         self.chain = Chain(['./run'], path=BIN + ':' + os.environ['PATH'] + ':/usr/sbin',
                            preexec=lambda: os.chdir(d))
-        self.codes = []  # of the orphans that have ended
+        self.codes = []  # of the orphans that have ended, but for signers
         self.port = int(wait_for(lambda: [s for s in self.log() if s.isdigit()], 'a port')[0])
         wait_for(lambda: 1 not in fds_of(self.chain.pid), 'tcpserver to close its output')
 
@@ -58,7 +58,10 @@ class Server:
             dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if not dead or dead.si_pid == self.chain.pid:
                 return
-            self.codes.append(os.waitstatus_to_exitcode(os.waitpid(dead.si_pid, 0)[1]))
+            is_signer = comm_of(dead.si_pid) == SIGNER
+            code = os.waitstatus_to_exitcode(os.waitpid(dead.si_pid, 0)[1])
+            if not is_signer:  # it may end before its engine or after it
+                self.codes.append(code)
 
     def wait_idle(self):
         """Waits until nothing is left of any session, not even a zombie, but the server runs."""
