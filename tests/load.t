@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 # ISC licence: see COPYING.
-# Many sessions through one tcpserver, one after the other and at once: all served, nothing left.
+# Many sessions, one after the other and at once: all are served, and nothing is left of them.
 
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
+from engined import start_engine, works_through
 from peer import plain_context
 from pki import server_env
+from privileges import as_root
+from proc import children_of, comm_of, fds_of, private_memory
 from tap import SLOW, is_equal, is_true, run, test, wait_for
 from tcpserver import Server
 
 IN_A_ROW = 1000 // SLOW
+SOAK = int(os.environ.get('TEST_SOAK', 300 // SLOW))  # 10000 before a release
 AT_ONCE = max(100 // SLOW, 10)
 
 IMMEDIATE = '''#!/usr/bin/env -S execlineb -P
@@ -139,6 +143,25 @@ def _():
         is_equal(server.codes, [0] * AT_ONCE, 'exit codes of the TLS sides')
         list(clients.map(end, sessions))
     check_all_ended(server, AT_ONCE, orphans=2 * AT_ONCE, fds=fds)
+
+
+@as_root('%d sessions through a resident engine: neither worker nor signer has grown' % SOAK,
+         limit=max(120, SOAK // 5))
+def _():
+    e = start_engine()
+    kept = e.worker(), *e.signers()
+    for _ in range(50):  # until they have what they need
+        works_through(e)
+    e.wait_sessions(0)
+    before = {pid: (len(fds_of(pid)), private_memory(pid)) for pid in kept}
+    for _ in range(SOAK):
+        works_through(e)
+    e.wait_sessions(0)
+    for pid, (fds, memory) in before.items():
+        is_equal(len(fds_of(pid)), fds, 'descriptors of ' + comm_of(pid))
+        now = private_memory(pid)
+        is_true(now <= memory + (64 << 10), 'memory of %s grew by %d' % (comm_of(pid), now - memory))
+    is_equal(sorted(children_of(kept[0])), sorted(kept[1:]), 'processes of the worker')
 
 
 run()

@@ -8,10 +8,10 @@ from proc import limit_of, status_of
 from tap import Skip, is_equal, test
 
 
-def as_root(name):
-    """A test that needs to be root."""
+def as_root(name, **more):
+    """A test that needs to be root; more, as for test."""
     def add(function):
-        @test(name)
+        @test(name, **more)
         def _():
             if os.getuid():
                 raise Skip('not root')
