@@ -426,7 +426,8 @@ def _():
         is_equal(told in out, expected, out)
 
 
-@test('configure: _FORTIFY_SOURCE, but not where it cannot be or somebody else has decided')
+@test('configure: _FORTIFY_SOURCE, but not where it cannot be or somebody else has decided',
+      limit=180)
 def _():
     def levels(*options):
         d = clone()
