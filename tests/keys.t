@@ -8,7 +8,7 @@ import os
 import re
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import Chain, is_libressl, not_under_valgrind
+from chain import Chain, is_libressl
 from clients import CLIENT_ECHO, HERE, serve_client, start_client
 from engined import start_engine
 from peer import TLS12, TLS13, Peer
@@ -19,7 +19,7 @@ from processes import confined_engine, wait_dead
 from scratch import temp
 from sessions import ends_well, is_echoed
 from sockets import tcp_pair
-from tap import is_equal, is_true, run, wait_for
+from tap import Skip, is_equal, is_true, run, wait_for
 
 KINDS = {
     'EC P-256': ('server', None),
@@ -29,6 +29,11 @@ KINDS = {
 }
 if not is_libressl():  # which has no such certificates in TLS
     KINDS['RSA-PSS'] = ('pss', ('rsa-pss', '-pkeyopt', 'rsa_keygen_bits:2048'))
+
+
+def need_own_memory():
+    if os.environ.get('TEST_VALGRIND') or os.environ.get('TEST_SANITIZE'):
+        raise Skip('the tool keeps copies of what a process reads, and what it frees')
 
 
 def key_name(kind):
@@ -102,7 +107,7 @@ def only_signer_holds(path, client=None, n=1):
 
 @as_root('an engine of the chain\'s own: the signer holds the key until it has signed, then nobody')
 def _():
-    not_under_valgrind('has copies of what a process reads')
+    need_own_memory()
     for kind in KINDS:
         name = key_name(kind)
         path = pki_path(name + '.key')
@@ -122,7 +127,7 @@ def _():
 
 @as_root('a resident engine: its signer holds the key, no worker and no session does')
 def _():
-    not_under_valgrind('has copies of what a process reads')
+    need_own_memory()
     for kind in KINDS:
         name = key_name(kind)
         path = pki_path(name + '.key')
@@ -142,7 +147,7 @@ def _():
 
 @as_root('a client with a certificate: the same, by an engine of its own and a resident one')
 def _():
-    not_under_valgrind('has copies of what a process reads')
+    need_own_memory()
     path = pki_path('client.key')
     pair = {'CERTFILE': pki_path('client.pem'), 'KEYFILE': path}
     e = start_engine(ca_env(**pair), ['-c'])
@@ -167,7 +172,7 @@ def _():
 
 @as_root('what was read of a KEYFILE is wiped: the signer has the key, but not the file')
 def _():
-    not_under_valgrind('has copies of what a process reads')
+    need_own_memory()
     note = 'a line that belongs to no key\n'
     with open(pki_path('server.key')) as f:
         key = f.read()
