@@ -8,7 +8,7 @@ import os
 import re
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import Chain, is_libressl
+from chain import Chain, is_libressl, not_resident
 from clients import CLIENT_ECHO, HERE, serve_client, start_client
 from engined import start_engine
 from peer import TLS12, TLS13, Peer
@@ -107,6 +107,7 @@ def only_signer_holds(path, client=None, n=1):
 
 @as_root('an engine of the chain\'s own: the signer holds the key until it has signed, then nobody')
 def _():
+    not_resident('is looked at by name')
     need_own_memory()
     for kind in KINDS:
         name = key_name(kind)
@@ -147,6 +148,7 @@ def _():
 
 @as_root('a client with a certificate: the same, by an engine of its own and a resident one')
 def _():
+    not_resident('is looked at by name')
     need_own_memory()
     path = pki_path('client.key')
     pair = {'CERTFILE': pki_path('client.pem'), 'KEYFILE': path}
