@@ -104,6 +104,18 @@ for what, (make, words) in PAIRS.items():
         is_equal(server_refusal(server_env(**named)), wanted, 'of a named pair')
 
 
+@test('a CAFILE that is none is told, whatever else a client could show and does not')
+def _():
+    f = temp('nothing')
+    pair = {'CERTFILE': pki_path('client.pem'), 'KEYFILE': pki_path('client.key')}
+    for more in {}, pair, {'CERTFILE': '/nowhere', 'KEYFILE': '/nowhere'}:
+        is_equal(client_refusal(HERE, {'CAFILE': f, **more}, code=96),
+                 'unable to use CAFILE %s: there is no certificate in PEM in it' % f)
+        broken = temp(content('ca.pem') + GARBAGE)
+        is_equal(client_refusal(HERE, {'CAFILE': broken, **more}, code=96),
+                 'unable to use CAFILE %s: a certificate in it cannot be read' % broken)
+
+
 @test('a file that is too large for what it should be is not read')
 def _():
     f = temp(content('server.pem'))
