@@ -61,9 +61,9 @@ def at_end(function):
     return function
 
 
-def diag(text):
+def diag(text, to=None):
     for line in str(text).splitlines():
-        print('# ' + line, flush=True)
+        print('# ' + line, file=to, flush=True)
 
 
 def is_equal(got, wanted, what='value'):
@@ -168,8 +168,8 @@ def run():
         else:
             print('%s %d - %s' % ('not ok' if result else 'ok', number, name), flush=True)
             if result:
-                diag(result)
-                diag(said)
+                diag(result, sys.stderr)  # which prove always shows
+                diag(said, sys.stderr)
                 failed += 1
         if took > 5:
             diag('took %.1f s' % took)
