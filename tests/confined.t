@@ -7,19 +7,19 @@ import os
 import signal
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import BIN, Chain, need, not_resident, not_unconfined, reason
+from chain import BIN, Chain, not_resident, not_unconfined, reason
 from clients import HERE, client_facts, connect_client, serve_client
 from engined import DROP, start_engine, join_through, serve_through, works_through
 from engined import ENGINE_GID, ENGINE_UID, KeyFiles, client_through, how_it_ends
 from peer import TLS12, Peer
 from pki import ca_env, hashed_dir, pki_path, server_env
-from privileges import as_root, has_empty_root, has_nothing_of_root, is_confined
-from proc import SIGNER, fds_of, find_processes, is_alive, limit_of, status_of
+from privileges import as_root, has_empty_root, has_nothing_of_root, is_confined, is_not_dumpable
+from proc import SIGNER, fds_of, find_processes, is_alive, status_of
 from processes import confined_engine, wait_dead
 from scratch import temp, temp_dir
 from sessions import ends_well, is_echoed, server_facts
 from sockets import tcp_pair
-from tap import SLOW, is_equal, is_true, run, test, wait_for
+from tap import is_equal, is_true, run, test, wait_for
 
 GONE = 'the signer is gone'
 MUTE = 'the signer does not answer'
@@ -65,11 +65,6 @@ def _():
             has_nothing_of_root(signer, ENGINE_UID, ENGINE_GID)
         works_through(e)
         e.close()
-
-
-def is_not_dumpable(pid):
-    is_equal(limit_of(pid, 'Max core file size'), ['0', '0'], 'limit of core files')
-    is_equal(os.stat('/proc/%d/environ' % pid).st_uid, 0, 'owner, which is root if not dumpable')
 
 
 @as_root('the keeper is not dumpable, also where it is not root')
@@ -120,7 +115,7 @@ def _():
 
 @test('what libcrypto and libc would read or load by the environment is not')
 def _():
-    """Each of these would end a session in TLS 1.2, or have a server trusted that is not."""
+    """The configuration would end a session in TLS 1.2; of trust: client-trust.t."""
     config = temp('openssl_conf = init\n[init]\nssl_conf = ssl\nproviders = none\n[none]\n'
                   'default = off\n[off]\nactivate = 0\n[ssl]\nsystem_default = new\n[new]\n'
                   'MinProtocol = TLSv1.3\nCipherString = NONE\n')

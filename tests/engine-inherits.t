@@ -13,7 +13,7 @@ from chain import BIN, Chain, descriptors, need, not_resident, not_under_valgrin
 from engined import LOADED, KeyFiles, join_through, listening_socket, start_engine, works_through
 from peer import VERSIONS, Peer
 from pki import cert_hash, pki, server_env
-from privileges import all_can_run, as_root, has_nothing_of_root, is_confined
+from privileges import all_can_run, as_root, has_no_capability, has_nothing_of_root, is_confined
 from proc import fds_of, mode_of, status_of
 from processes import confined_engine, wait_asleep, wait_dead, wait_process
 from scratch import temp, temp_dir
@@ -179,12 +179,6 @@ def readable_env(**more):
         with open('%s/%s' % (pki(), name), 'rb') as f:
             files.append(temp(f.read()))
     return server_env(KEYFILE=files[0], CERTFILE=files[1], **more)
-
-
-def has_no_capability(pid):
-    status = status_of(pid)
-    is_equal({name: int(status[name], 16) for name in ('CapInh', 'CapPrm', 'CapEff', 'CapAmb')},
-             dict.fromkeys(('CapInh', 'CapPrm', 'CapEff', 'CapAmb'), 0), 'capabilities')
 
 
 def serves(pid, client, c, check, rooted=True):

@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib
 from chain import PYTHON, Chain, delayed, not_resident, not_under_valgrind
 from peer import Peer
 from pki import hashed_dir, ocsp_response, pki, server_env
-from proc import children, environ_of, fds_of, state_of
+from proc import children, environ_of, fds_of, mode_of, state_of
 from processes import engines, orphan_exit_code, wait_engine, wait_process
 from scratch import temp_dir
 from sockets import tcp_pair
@@ -58,7 +58,7 @@ class Names:
             if link == name and is_engined(pid):
                 name = 'lingering'
             if link.startswith('pipe:'):
-                name += ', writing end' if is_writable(pid, fd) else ', reading end'
+                name += ', writing end' if mode_of(pid, fd) == os.O_WRONLY else ', reading end'
             held.append('%d: %s' % (fd, name) if fd < 3 else name)
         return sorted(held)
 
@@ -80,12 +80,6 @@ class Names:
 def is_engined(pid):
     with open('/proc/%d/cmdline' % pid, 'rb') as f:
         return b'tls-engined' in f.read()
-
-
-def is_writable(pid, fd):
-    with open('/proc/%d/fdinfo/%d' % (pid, fd)) as f:
-        flags = [line for line in f if line.startswith('flags:')][0]
-        return int(flags.split()[1], 8) & os.O_ACCMODE == os.O_WRONLY
 
 
 def name_of(pid):

@@ -19,19 +19,28 @@ def as_root(name, **more):
     return add
 
 
+def has_no_capability(pid):
+    status = status_of(pid)
+    for name in 'CapInh', 'CapPrm', 'CapEff', 'CapAmb':
+        is_equal(int(status[name], 16), 0, name)
+
+
+def is_not_dumpable(pid):
+    is_equal(limit_of(pid, 'Max core file size'), ['0', '0'], 'limit of core files')
+    is_equal(os.stat('/proc/%d/environ' % pid).st_uid, 0, 'owner, which is root if not dumpable')
+
+
 def is_confined(pid, forks=False, rooted=True):
     """It has given up what tls-chain-security(7) says; forks: but not to start processes; rooted:
     it could be given an empty root."""
     status = status_of(pid)
     is_equal(status['NoNewPrivs'], '1', 'no new privileges')
     is_equal(limit_of(pid, 'Max processes')[1] == '0', not forks, 'no processes')
-    for name in 'CapInh', 'CapPrm', 'CapEff', 'CapAmb':
-        is_equal(int(status[name], 16), 0, name)
+    has_no_capability(pid)
     if not is_unconfined():
         is_equal(status['Seccomp'], '2', 'a filter of system calls')
         is_equal(has_empty_root(pid), rooted, 'an empty directory for a root')
-    is_equal(limit_of(pid, 'Max core file size'), ['0', '0'], 'limit of core files')
-    is_equal(os.stat('/proc/%d/environ' % pid).st_uid, 0, 'owner, which is root if not dumpable')
+    is_not_dumpable(pid)
     is_equal(os.stat('/proc/%d/cwd/.' % pid).st_ino, os.stat('/proc/%d/root/.' % pid).st_ino,
              'working directory')
 
@@ -47,8 +56,7 @@ def has_nothing_of_root(pid, uid, gid):
     is_equal(status['Uid'].split(), [str(uid)] * 4, 'real, effective, saved, fs uid')
     is_equal(status['Gid'].split(), [str(gid)] * 4, 'real, effective, saved, fs gid')
     is_equal(status['Groups'].split(), [], 'supplementary groups')
-    for name in 'CapInh', 'CapPrm', 'CapEff', 'CapAmb':
-        is_equal(int(status[name], 16), 0, name)
+    has_no_capability(pid)
 
 
 def all_can_run(path):
