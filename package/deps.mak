@@ -22,6 +22,7 @@ src/tls/confine_openbsd.o: src/tls/confine_openbsd.c src/session/session.h src/t
 src/tls/confine_other.o: src/tls/confine_other.c src/session/session.h src/tls/confine.h src/tls/failure.h
 src/tls/connection.o: src/tls/connection.c src/session/session.h src/tls/buf.h src/tls/connection.h src/tls/failure.h src/tls/hooks.h src/tls/network.h
 src/tls/crash.o: src/tls/crash.c src/session/progname.h src/session/session.h src/tls/crash.h
+src/tls/door.o: src/tls/door.c src/session/session.h src/tls/door.h
 src/tls/facts.o: src/tls/facts.c src/session/session.h src/tls/facts.h src/tls/failure.h src/tls/hostname.h
 src/tls/failure.o: src/tls/failure.c src/session/session.h src/tls/failure.h src/tls/text.h
 src/tls/file.o: src/tls/file.c src/session/session.h src/tls/failure.h src/tls/file.h
@@ -29,11 +30,12 @@ src/tls/filter.o: src/tls/filter.c src/session/session.h src/tls/calls.h src/tls
 src/tls/hooks.o: src/tls/hooks.c src/session/session.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/signer.h
 src/tls/hostname.o: src/tls/hostname.c src/tls/hostname.h
 src/tls/inherit.o: src/tls/inherit.c src/tls/inherit.h
-src/tls/keeper.o: src/tls/keeper.c src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/keeper.h src/tls/worker.h
+src/tls/keeper.o: src/tls/keeper.c src/session/session.h src/tls/confine.h src/tls/door.h src/tls/failure.h src/tls/keeper.h src/tls/watch.h src/tls/worker.h
 src/tls/key.o: src/tls/key.c src/session/session.h src/tls/failure.h src/tls/file.h src/tls/key.h src/tls/pem.h
 src/tls/keypairs.o: src/tls/keypairs.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/hostname.h src/tls/key.h src/tls/keypairs.h src/tls/pem.h src/tls/signer.h src/tls/text.h
 src/tls/network.o: src/tls/network.c src/tls/buf.h src/tls/network.h
 src/tls/pem.o: src/tls/pem.c src/tls/pem.h
+src/tls/places.o: src/tls/places.c src/session/session.h src/tls/places.h
 src/tls/rehearse.o: src/tls/rehearse.c src/session/session.h src/tls/buf.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/rehearse.h src/tls/settings.h src/tls/signer.h
 src/tls/relay.o: src/tls/relay.c src/session/session.h src/tls/buf.h src/tls/connection.h src/tls/failure.h src/tls/network.h src/tls/relay.h src/tls/text.h
 src/tls/serve.o: src/tls/serve.c src/session/progname.h src/session/session.h src/tls/buf.h src/tls/confine.h src/tls/connection.h src/tls/facts.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/keypairs.h src/tls/network.h src/tls/relay.h src/tls/serve.h src/tls/settings.h src/tls/signer.h src/tls/text.h
@@ -42,9 +44,10 @@ src/tls/signer.o: src/tls/signer.c src/session/progname.h src/session/session.h 
 src/tls/text.o: src/tls/text.c src/tls/text.h
 src/tls/tickets.o: src/tls/tickets.c src/tls/tickets.h
 src/tls/tls-engine.o: src/tls/tls-engine.c src/session/progname.h src/session/session.h src/tls/crash.h src/tls/failure.h src/tls/inherit.h src/tls/serve.h src/tls/settings.h
-src/tls/tls-engined.o: src/tls/tls-engined.c src/session/progname.h src/session/session.h src/tls/inherit.h src/tls/keeper.h src/tls/worker.h
+src/tls/tls-engined.o: src/tls/tls-engined.c src/session/progname.h src/session/session.h src/tls/door.h src/tls/inherit.h src/tls/keeper.h src/tls/worker.h
 src/tls/trust.o: src/tls/trust.c src/session/session.h src/tls/config.h src/tls/confine.h src/tls/failure.h src/tls/file.h src/tls/pem.h src/tls/text.h src/tls/trust.h
-src/tls/worker.o: src/tls/worker.c src/session/progname.h src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/keypairs.h src/tls/rehearse.h src/tls/serve.h src/tls/settings.h src/tls/signer.h src/tls/worker.h
+src/tls/watch.o: src/tls/watch.c src/session/session.h src/tls/failure.h src/tls/trust.h src/tls/watch.h
+src/tls/worker.o: src/tls/worker.c src/session/progname.h src/session/session.h src/tls/confine.h src/tls/door.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/keypairs.h src/tls/places.h src/tls/rehearse.h src/tls/serve.h src/tls/settings.h src/tls/signer.h src/tls/worker.h
 tests/unit/calls.o: tests/unit/calls.c src/session/session.h src/tls/confine.h src/tls/failure.h
 tests/unit/session.o: tests/unit/session.c src/session/progname.h src/session/session.h
 tests/unit/signer.o: tests/unit/signer.c src/session/session.h src/tls/failure.h src/tls/file.h src/tls/key.h src/tls/signer.h
@@ -69,7 +72,7 @@ OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_env.o src/cha
 LIBS_tls-ctl-start = $(LIB_SKALIBS) $(LIB_SOCKET)
 OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/config.o src/tls/confine.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/connection.o src/tls/crash.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/filter.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engine = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/config.o src/tls/confine.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/filter.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/keeper.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/rehearse.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/tls/worker.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/config.o src/tls/confine.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/connection.o src/tls/door.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/filter.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/keeper.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/places.o src/tls/rehearse.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/tls/watch.o src/tls/worker.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engined = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/unit/session := tests/unit/session.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/unit/session = $(LIB_CMOCKA) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)

@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import BIN, PYTHON, Chain, descriptors, need, not_under_valgrind, reason
 from engined import (ENGINE_UID, Engine, KeyFiles, fds_held, how_it_ends, join_through, refused_by,
@@ -294,17 +295,44 @@ def _():
     wait_dead(worker)
 
 
-@test('a worker that is killed: the keeper exits 111 and says so, sessions go on')
+REPLACED = 'tls-engined: warning: the worker exited unexpectedly: starting another one'
+
+
+@test('a worker that is killed: the keeper says so and starts another one, sessions go on')
 def _():
     e = start_engine()
     peer, c = join_through(e)
     session, = e.wait_sessions(1)
-    os.kill(e.worker(), signal.SIGKILL)
-    is_equal(e.wait(), 111)
-    is_equal(e.log(), ['tls-engined: fatal: the worker exited unexpectedly'])
+    worker = e.worker()
+    os.kill(worker, signal.SIGKILL)
+    works_through(e)
+    is_true(e.worker() != worker, 'another worker')
+    is_equal(e.log(), [REPLACED])
     is_echoed(peer)
     ends_well(peer, c)
     wait_dead(session)
+
+
+@test('one that keeps dying is replaced once a second, and who comes waits')
+def _():
+    e = start_engine()
+    start = time.monotonic()
+    for n in range(1, 4):
+        works_through(e)
+        os.kill(e.worker(), signal.SIGKILL)
+        wait_for(lambda: e.log() == [REPLACED] * n, 'a line')
+    works_through(e)
+    is_true(time.monotonic() - start > 2.5, 'it took its time')
+
+
+@test('one that cannot be replaced, as a file is bad by now: the keeper ends with that')
+def _():
+    files = KeyFiles('server')
+    e = start_engine(files.env)
+    files.spoil()
+    os.kill(e.worker(), signal.SIGKILL)
+    is_equal(e.wait(), 96)
+    is_equal([line.split(':')[1] for line in e.log()], [' warning', ' fatal'])
 
 
 @test('a worker that is killed before it is ready: the keeper does not end in silence')

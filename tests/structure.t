@@ -112,7 +112,7 @@ FLOORS = [
     'network',
     'config keypairs tickets trust settings',
     'connection rehearse',
-    'facts relay',
+    'facts relay door watch places',
     'serve',
     'worker',
     'keeper',

@@ -41,6 +41,12 @@
 #define SESSION_TEXT_MAX 512 /* bytes of a reason */
 #define SESSION_FACT_MAX 768 /* bytes of one fact; a longer one is cut by the engine */
 
+/*
+  The byte with which a session socket is sent to a resident engine, where the chain has an end of
+  a pair in place of a path.
+*/
+#define SESSION_DOOR 'D'
+
 /* The exit codes of all programs; execline's 126 and 127 are beside them. */
 enum
 {

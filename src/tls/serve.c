@@ -164,15 +164,15 @@ static void end_tell(struct served const *s, struct session_end const *end, int 
 
 /* From JOIN to ENDED, and then as long as the peer needs to take the last bytes. */
 static int serve_application(struct served *s, struct session_join const *join, int const *plain,
-  int places)
+  int lingers, unsigned int place)
 {
   char msg[SESSION_MAX];
   struct session_end end = { 0 };
   int peer_ended = relay_run(&s->connection, &s->buffers, plain, join, &end);
   session_send(&s->session, msg, session_end_pack(msg, SESSION_ENDED, &end), 0, 0);
   end_tell(s, &end, join->heard);
-  if (places >= 0 && !network_is_over(&s->net, peer_ended))
-    fd_write(places, (char *)&(pid_t){ getpid() }, sizeof(pid_t));
+  if (lingers >= 0 && !network_is_over(&s->net, peer_ended))
+    fd_write(lingers, (char *)&place, sizeof place);
   network_linger(&s->net, peer_ended, end.code ? FAILURE_SECONDS : LINGER_SECONDS);
   return end.code;
 }
@@ -185,7 +185,7 @@ static void send_failed(struct session *s, int code, char const *reason)
   session_send(s, msg, session_end_pack(msg, SESSION_FAILED, &end), 0, 0);
 }
 
-int serve_session(int fd, struct settings const *settings, int places)
+int serve_session(int fd, struct settings const *settings, int lingers, unsigned int place)
 {
   static struct served s; /* once in a process; a page that is not used costs nothing */
   struct failure why;
@@ -202,7 +202,7 @@ int serve_session(int fd, struct settings const *settings, int places)
   if (next == NEXT_STEP) next = serve_join(&s, &join, plain, &why);
   else if (next == NEXT_ABANDON && s.start.verbosity > 1)
     strerr_warni("session abandoned: the chain has ended before the handshake has");
-  if (next == NEXT_STEP) return serve_application(&s, &join, plain, places);
+  if (next == NEXT_STEP) return serve_application(&s, &join, plain, lingers, place);
   if (next == NEXT_FAILURE)
   {
     send_failed(&s.session, why.code, why.reason);

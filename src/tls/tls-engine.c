@@ -26,5 +26,5 @@ int main(void)
   sigaction(SIGCHLD, &(struct sigaction){ .sa_handler = SIG_DFL, .sa_flags = SA_NOCLDWAIT }, 0);
   crash_watch();
   /* as a session of tls-engined: what OpenSSL does at an exit is 5 % of its work, for nobody */
-  _exit(serve_session(0, 0, -1));
+  _exit(serve_session(0, 0, -1, 0));
 }

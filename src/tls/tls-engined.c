@@ -4,14 +4,14 @@
   The resident engine. Three kinds of process:
 
   the keeper, this program: handles signals and its workers, reads no file and no network;
-  a worker: loads the settings once, confines itself, accepts on descriptor 0, forks for each;
+  a worker: loads the settings once, confines itself, forks for each who comes through the door,
+  which is descriptor 0;
   a session: exactly what tls-engine is, with the worker's settings.
 
   New settings are a new worker, forked by the keeper, which alone still may read the files: it
   takes over when it is ready, and if it never is, the old one goes on.
 */
 
-#include <sys/socket.h>
 #include <limits.h>
 #include <unistd.h>
 
@@ -34,19 +34,15 @@ static unsigned int option_number(char const *s)
   return n;
 }
 
-/* Keeps a listening socket on 0, what there is on 2, and *notif, and nothing else. */
-static void inherit_door(int *notif)
+/* Keeps the door on 0, what there is on 2, and *notif, and nothing else. */
+static void inherit_descriptors(int *notif)
 {
-  int listens;
-  socklen_t len = sizeof listens;
-  if (getsockopt(0, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 || !listens)
-    strerr_dief(EXIT_USAGE, "descriptor 0 is not a listening socket");
   if (*notif >= 0 && *notif < 3) strerr_dieusage(EXIT_USAGE, USAGE);
   if (*notif >= 0 && (fd_move(3, *notif) < 0 || coe(3) < 0))
     strerr_diefusys(EXIT_USAGE, "use the descriptor of -d");
   if (*notif >= 0) *notif = 3;
   inherit_close_from(*notif >= 0 ? 4 : 3);
-  if (ndelay_on(0) < 0 || !inherit_output()) strerr_diefusys(EXIT_SYSTEM, "prepare descriptors");
+  if (!inherit_output()) strerr_diefusys(EXIT_SYSTEM, "prepare descriptors");
 }
 
 int main(int argc, char const *const *argv)
@@ -67,7 +63,9 @@ int main(int argc, char const *const *argv)
       default: strerr_dieusage(EXIT_USAGE, USAGE);
     }
   if (l.ind < argc || !o.max) strerr_dieusage(EXIT_USAGE, USAGE);
-  inherit_door(&notif);
+  o.door = door_inherit();
+  if (o.door == DOOR_NONE) strerr_dief(EXIT_USAGE, "descriptor 0 is not a listening socket");
+  inherit_descriptors(&notif);
   inherit_signals();
   tain_now_set_stopwatch_g();
   return keeper_run(&o, notif);

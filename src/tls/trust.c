@@ -154,19 +154,25 @@ static int is_hashed_dir(char const *dir)
   return found;
 }
 
-/*
-  What the system trusts: libtls's default file, or better, as it is not read whole, the directory
-  "certs" that OpenSSL keeps beside it. The path is compiled into libtls, and a static LibreSSL may
-  have come to a system that has neither.
-*/
-static int trust_system(struct tls_config *c, struct failure *why)
+char const *trust_default(char dir[PATH_MAX])
 {
-  char parent[PATH_MAX], dir[PATH_MAX];
+  char parent[PATH_MAX];
   char const *path = tls_default_ca_cert_file();
   char const *slash = strrchr(path, '/');
   size_t n = slash ? slash - path + 1 : 1;
   text_join(parent, n < sizeof parent ? n : sizeof parent, (char const *const []){ path, 0 });
-  TEXT_JOIN(dir, parent, "/certs");
+  text_join(dir, PATH_MAX, (char const *const []){ parent, "/certs", 0 });
+  return path;
+}
+
+/*
+  The path is compiled into libtls, and a static LibreSSL may have come to a system that has neither
+  the file nor the directory.
+*/
+static int trust_system(struct tls_config *c, struct failure *why)
+{
+  char dir[PATH_MAX];
+  char const *path = trust_default(dir);
   if (is_hashed_dir(dir)) return trust_dir(c, dir, 0, why);
   if (access(path, R_OK) == 0) return trust_file(c, path, why);
   return failure_set(why, EXIT_TLS_CONFIG, "unable to read libtls's default CAFILE ", path, ": ",

@@ -5,6 +5,8 @@
 #ifndef TLS_CHAIN_TRUST_H
 #define TLS_CHAIN_TRUST_H
 
+#include <limits.h>
+
 #include <tls.h>
 
 #include "failure.h"
@@ -14,6 +16,12 @@
   trust; a client trusts whom the system trusts where it has not been.
 */
 extern int trust_add(struct tls_config *, int is_server, struct failure *);
+
+/*
+  What the system trusts: libtls's default file, whose path is returned, or better, as it is not
+  read whole, the directory "certs" that OpenSSL keeps beside it.
+*/
+extern char const *trust_default(char dir[PATH_MAX]);
 
 /* The sentence for a configuration with them that libtls refuses, for reason. */
 extern int trust_refuse(char const *reason, struct failure *);

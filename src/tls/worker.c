@@ -1,7 +1,6 @@
 /* ISC licence: see COPYING. */
 
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -13,38 +12,31 @@
 #include <skalibs/selfpipe.h>
 #include <skalibs/socket.h>
 #include <skalibs/strerr.h>
-#include <skalibs/types.h>
 
 #include "../session/progname.h"
 #include "confine.h"
 #include "file.h"
 #include "hooks.h"
 #include "keypairs.h"
+#include "places.h"
 #include "rehearse.h"
 #include "serve.h"
 #include "settings.h"
 #include "signer.h"
 #include "worker.h"
 
-enum { SHORTAGE_MS = 100 };
-
-struct place
-{
-  pid_t pid;
-  int is_lingering; /* only waits for its peer */
-};
+enum { SHORTAGE_MS = 100, ASK_MS = 1000 };
 
 struct worker
 {
   struct worker_options const *o;
   struct settings settings;
-  struct place *place; /* twice o->max */
-  unsigned int n;
-  unsigned int lingering;
+  struct places places;
   int accepting;
-  int lifeline;   /* -1 once it has ended */
+  int lifeline; /* -1 once it has ended */
   int sigs;
-  int news[2];    /* where sessions tell that they linger */
+  tain asked;   /* when the keeper may be asked again, */
+  tain answer;  /* and how long its answer is waited for; infinite if it has not been asked */
 };
 
 /* Every policy that the environment has settings for. */
@@ -64,19 +56,22 @@ static int worker_load(struct worker *w, struct failure *why)
   return 1;
 }
 
-static void session_run(struct worker const *w, int fd, int channel) gccattr_noreturn;
-static void session_run(struct worker const *w, int fd, int channel)
+static void session_run(struct worker *w, int fd, int channel) gccattr_noreturn;
+static void session_run(struct worker *w, int fd, int channel)
 {
   char prog[PROGNAME_SIZE];
+  unsigned int place = place_next(&w->places);
   selfpipe_finish();
   if (w->lifeline >= 0) fd_close(w->lifeline);
-  fd_close(w->news[0]);
+  place_own(&w->places);
   signer_leave();
   hooks_use(channel);
   process_rename("tls-engine");
   progname_set(prog, "tls-engine", "");
   if (fd_move(0, fd) < 0) strerr_diefusys(EXIT_SYSTEM, "use session socket");
-  _exit(serve_session(0, &w->settings, w->news[1]));
+  int code = serve_session(0, &w->settings, w->places.lingers[1], place);
+  place_tell(w->places.ends[1], place);
+  _exit(code);
 }
 
 static int may_connect(struct worker const *w, int fd)
@@ -86,23 +81,38 @@ static int may_connect(struct worker const *w, int fd)
   return w->o->uid < 0 || (getpeereid(fd, &uid, &gid) == 0 && uid == (uid_t)w->o->uid);
 }
 
+static void time_set(tain *t, unsigned int ms)
+{
+  tain_from_millisecs(t, ms);
+  tain_add_g(t, t);
+}
+
 /* Who waits is still there, and would be found at once again. */
 static void wait_a_little(void)
 {
   tain t;
-  tain_from_millisecs(&t, SHORTAGE_MS);
-  tain_add_g(&t, &t);
+  time_set(&t, SHORTAGE_MS);
   deepsleepuntil_g(&t);
 }
 
-static void worker_accept(struct worker *w)
+static void worker_say(struct worker const *w, enum worker_word word)
 {
-  int fd = ipc_accept_coe(0, 0, 0, &(int){ 0 });
-  if (fd < 0 && file_failure_code(errno) == EXIT_SYSTEM) wait_a_little();
-  if (fd < 0) return;
+  if (w->lifeline >= 0) fd_send(w->lifeline, &(char){ word }, 1, MSG_NOSIGNAL);
+}
+
+static void door_close(struct worker *w)
+{
+  if (w->accepting) fd_close(0);
+  w->accepting = 0;
+  w->answer = tain_infinite;
+}
+
+static void session_start(struct worker *w, int fd)
+{
   if (!may_connect(w, fd))
     return serve_nobody(fd, "the resident engine does not serve this user");
-  if (w->n - w->lingering == w->o->max || w->n == 2 * w->o->max)
+  if (places_are_full(&w->places)) places_sweep(&w->places, signer_pid());
+  if (places_are_full(&w->places))
     return serve_nobody(fd, "the resident engine is at its limit of sessions (-m)");
   int channel = signer_pid() ? signer_open() : -1;
   if (channel < 0 && signer_pid()) return serve_nobody(fd, "the signer of the engine is too busy");
@@ -110,108 +120,95 @@ static void worker_accept(struct worker *w)
   if (!pid) session_run(w, fd, channel);
   if (channel >= 0) fd_close(channel);
   if (pid < 0) return serve_nobody(fd, "the resident engine cannot fork");
-  w->place[w->n++] = (struct place){ .pid = pid };
+  place_take(&w->places, pid);
   fd_close(fd);
 }
 
-static struct place *place_find(struct worker *w, pid_t pid)
+static void worker_accept(struct worker *w)
 {
-  for (unsigned int i = 0; i < w->n; i++)
-    if (w->place[i].pid == pid) return &w->place[i];
-  return 0;
+  int fd = door_take(w->o->door);
+  if (fd >= 0) return session_start(w, fd);
+  if (file_failure_code(errno) == EXIT_SYSTEM) wait_a_little();
+  if (errno != EPIPE || w->o->door != DOOR_IS_SENT) return;
+  door_close(w);
+  worker_say(w, WORKER_IS_LEFT);
 }
 
-static void warn_of_crash(pid_t pid, int sig)
+static int is_asking(struct worker const *w)
 {
-  char p[PID_FMT], n[UINT_FMT];
-  p[pid_fmt(p, pid)] = 0;
-  n[uint_fmt(n, sig)] = 0;
-  strerr_warnw("the session in process ", p, " was killed by signal ", n);
+  return tain_less(&w->answer, &tain_infinite);
 }
 
-static void worker_reap(struct worker *w)
+/* Who comes is served with today's settings, if they can be had in time. */
+static void worker_greet(struct worker *w)
 {
-  int wstat;
-  while (selfpipe_read() > 0);
-  for (pid_t pid; (pid = wait_nohang(&wstat)) > 0; )
-  {
-    struct place *p = place_find(w, pid);
-    if (pid == signer_pid()) strerr_dief(EXIT_SYSTEM, "the signer exited unexpectedly");
-    if (WIFSIGNALED(wstat)) warn_of_crash(pid, WTERMSIG(wstat));
-    if (!p) continue;
-    w->lingering -= p->is_lingering;
-    *p = w->place[--w->n];
-  }
+  if (tain_future(&w->asked) || w->lifeline < 0) return worker_accept(w);
+  worker_say(w, WORKER_ASKS);
+  time_set(&w->answer, ASK_MS);
 }
 
-/* Sessions that have given up their places, for those that are reserved for who lingers. */
-static void worker_hear(struct worker *w)
+static void worker_go_on(struct worker *w)
 {
-  pid_t pid;
-  while (fd_read(w->news[0], (char *)&pid, sizeof pid) == sizeof pid)
-  {
-    struct place *p = place_find(w, pid);
-    if (!p || p->is_lingering) continue;
-    p->is_lingering = 1;
-    w->lingering++;
-  }
+  w->answer = tain_infinite;
+  time_set(&w->asked, ASK_MS);
 }
 
-/* An order to end. The first one closes the door. */
-static void worker_obey(struct worker *w, tain *deadline)
+/* An answer; or an order to end, of which the first closes the door. */
+static void worker_obey(struct worker *w, tain *limit)
 {
   char c;
-  if (w->accepting) fd_close(0);
-  w->accepting = 0;
-  if (fd_read(w->lifeline, &c, 1) != 1)
-  {
-    fd_close(w->lifeline);
-    w->lifeline = -1;
-  }
-  else if (c == 't' && w->o->limit)
-  {
-    tain_from_millisecs(deadline, w->o->limit);
-    tain_add_g(deadline, deadline);
-  }
+  ssize_t n = fd_read(w->lifeline, &c, 1);
+  if (n == 1 && c == KEEPER_GO_ON) return worker_go_on(w);
+  door_close(w);
+  if (n == 1 && c == KEEPER_END_SOON && w->o->limit) time_set(limit, w->o->limit);
+  if (n == 1) return;
+  fd_close(w->lifeline);
+  w->lifeline = -1;
 }
 
 /* Until there is nobody left to serve; returns whether that was so in time. */
 static int worker_serve(struct worker *w)
 {
-  tain deadline = TAIN_INFINITE;
-  while (w->accepting || w->n)
+  tain limit = TAIN_INFINITE;
+  while (w->accepting || w->places.n)
   {
     iopause_fd x[4] =
     {
       { .fd = w->sigs, .events = IOPAUSE_READ },
-      { .fd = w->news[0], .events = IOPAUSE_READ },
+      { .fd = w->places.lingers[0], .events = IOPAUSE_READ },
       { .fd = w->lifeline, .events = IOPAUSE_READ },
-      { .fd = w->accepting ? 0 : -1, .events = IOPAUSE_READ },
+      { .fd = w->accepting && !is_asking(w) ? 0 : -1, .events = IOPAUSE_READ },
     };
-    int r = iopause_g(x, 4, &deadline);
-    if (r < 0) strerr_diefusys(EXIT_SYSTEM, "poll");
-    if (!r) return 0;
-    if (x[1].revents) worker_hear(w);
-    if (x[0].revents) worker_reap(w);
-    if (x[2].revents) worker_obey(w, &deadline);
-    else if (x[3].revents) worker_accept(w);
+    tain deadline = limit;
+    if (tain_less(&w->answer, &deadline)) deadline = w->answer;
+    if (tain_less(&w->places.sweep, &deadline)) deadline = w->places.sweep;
+    if (iopause_g(x, 4, &deadline) < 0) strerr_diefusys(EXIT_SYSTEM, "poll");
+    if (!tain_future(&limit)) return 0;
+    if (x[0].revents) while (selfpipe_read() > 0);
+    if (x[1].revents) places_hear(&w->places);
+    if (x[0].revents) places_reap(&w->places, signer_pid());
+    else if (!tain_future(&w->places.sweep)) places_sweep(&w->places, signer_pid());
+    if (x[2].revents) worker_obey(w, &limit);
+    else if (!tain_future(&w->answer)) worker_go_on(w);
+    else if (x[3].revents) worker_greet(w);
   }
   return 1;
 }
 
 int worker_run(struct worker_options const *o, int lifeline)
 {
-  struct worker w = { .o = o, .lifeline = lifeline, .accepting = 1 };
+  struct worker w = { .o = o, .lifeline = lifeline, .accepting = 1, .answer = TAIN_INFINITE };
   struct failure why;
   char prog[PROGNAME_SIZE];
   progname_set(prog, "tls-engined", "");
   if (!worker_load(&w, &why)) strerr_dief(why.code, why.reason);
-  if (!(w.place = calloc(o->max, 2 * sizeof *w.place)) || pipenbcoe(w.news) < 0)
-    strerr_diefusys(EXIT_SYSTEM, "prepare places for sessions");
+  if (!places_init(&w.places, o->max)) strerr_diefusys(EXIT_SYSTEM, "prepare places for sessions");
   w.sigs = selfpipe_init();
   if (w.sigs < 0 || !selfpipe_trap(SIGCHLD)) strerr_diefusys(EXIT_SYSTEM, "trap SIGCHLD");
   if (!confine_worker(&why)) strerr_dief(why.code, why.reason);
-  if (fd_send(lifeline, "", 1, MSG_NOSIGNAL) != 1) return 0; /* nobody there to work for */
-  if (!worker_serve(&w)) for (unsigned int i = 0; i < w.n; i++) kill(w.place[i].pid, SIGTERM);
+  tain_now_g();
+  time_set(&w.asked, ASK_MS);
+  worker_say(&w, WORKER_IS_READY);
+  if (!worker_serve(&w)) places_kill(&w.places, SIGTERM);
   return 0;
 }

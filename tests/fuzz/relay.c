@@ -306,7 +306,7 @@ int LLVMFuzzerTestOneInput(uint8_t const *data, size_t size)
   alarm(LIMIT_SECONDS); /* it must end */
   check(pthread_create(&thread, 0, &world_run, &w) == 0, "no thread");
   if (!(w.flags & FLAG_CLIENT)) hooks_use(signer_open());
-  int code = serve_session(chain[1], &settings, -1);
+  int code = serve_session(chain[1], &settings, -1, 0);
   close(chain[1]);
   __atomic_store_n(&w.is_over, 1, __ATOMIC_SEQ_CST);
   pthread_join(thread, 0);
