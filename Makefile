@@ -23,6 +23,7 @@ config.mak:
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 src/chain/chain_engine.o: CPPFLAGS += -DTLS_ENGINE_PATH='"$(libexecdir)/tls-engine"'
+src/chain/tls-engine-open.o: CPPFLAGS += -DTLS_ENGINED_PATH='"$(bindir)/tls-engined"'
 src/tls/confine.o: CPPFLAGS += -DEMPTY_DIR='"$(libexecdir)/empty"'
 
 link = $(CC) $(CFLAGS) $(LDFLAGS) $(1) -o $@ $(filter %.o,$^) $(LIBS_$(@:tests/bin/%=%))
@@ -39,15 +40,21 @@ $(TEST_TARGETS): $$(OBJECTS_$$@)
 	$(call link)
 
 # The tests run the programs as built, from tests/bin. Those that know a path are linked again
-# there: of tls-engine, of the empty directory.
+# there: of tls-engine, of tls-engined, of the empty directory.
 
 tests/bin/chain_engine.o: src/chain/chain_engine.c src/chain/chain.h config.mak | tests/bin
 	$(CC) $(CPPFLAGS) $(CFLAGS) -DTLS_ENGINE_PATH='"$(CURDIR)/tests/bin/tls-engine"' -c -o $@ $<
+
+tests/bin/tls-engine-open.o: src/chain/tls-engine-open.c src/chain/chain.h config.mak | tests/bin
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DTLS_ENGINED_PATH='"$(CURDIR)/tests/bin/tls-engined"' -c -o $@ $<
 
 tests/bin/confine.o: src/tls/confine.c src/tls/confine.h config.mak | tests/bin
 	$(CC) $(CPPFLAGS) $(CFLAGS) -DEMPTY_DIR='"$(CURDIR)/tests/bin/empty"' -c -o $@ $<
 
 tests/bin/tls-handshake: $(subst src/chain/chain_engine,tests/bin/chain_engine,$(OBJECTS_tls-handshake))
+	$(call link,$(LDFLAGS_CHAIN))
+
+tests/bin/tls-engine-open: $(subst src/chain/tls-engine-open.o,tests/bin/tls-engine-open.o,$(OBJECTS_tls-engine-open))
 	$(call link,$(LDFLAGS_CHAIN))
 
 ENGINES_CHECKED := $(ENGINE_TARGETS:%=tests/bin/%) $(LIBEXEC_TARGETS:%=tests/bin/%)
@@ -61,8 +68,8 @@ tests/bin:
 tests/bin/empty: | tests/bin
 	$(INSTALL) -d -m 555 $@
 
-check-programs: all $(TEST_TARGETS) tests/bin/tls-handshake $(ENGINES_CHECKED)
-	@for i in $(filter-out tls-handshake,$(BIN_TARGETS)); do ln -sf ../../$$i tests/bin/$$i; done
+check-programs: all $(TEST_TARGETS) tests/bin/tls-handshake tests/bin/tls-engine-open $(ENGINES_CHECKED)
+	@for i in $(filter-out tls-handshake tls-engine-open,$(BIN_TARGETS)); do ln -sf ../../$$i tests/bin/$$i; done
 
 check: check-programs
 	$(PROVE) $(PROVEFLAGS) tests/

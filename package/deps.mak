@@ -4,6 +4,7 @@ src/session/progname.o: src/session/progname.c src/session/progname.h src/sessio
 src/session/session_facts.o: src/session/session_facts.c src/session/session.h
 src/session/session_io.o: src/session/session_io.c src/session/session.h
 src/session/session_pack.o: src/session/session_pack.c src/session/session.h
+src/chain/chain_door.o: src/chain/chain_door.c src/chain/chain.h src/session/session.h
 src/chain/chain_engine.o: src/chain/chain_engine.c src/chain/chain.h src/session/session.h
 src/chain/chain_env.o: src/chain/chain_env.c src/chain/chain.h src/session/session.h
 src/chain/chain_fd.o: src/chain/chain_fd.c src/chain/chain.h src/session/session.h
@@ -13,6 +14,7 @@ src/chain/chain_spawn.o: src/chain/chain_spawn.c src/chain/chain.h src/session/s
 src/chain/tls-await.o: src/chain/tls-await.c src/chain/chain.h src/session/progname.h src/session/session.h
 src/chain/tls-ctl-open.o: src/chain/tls-ctl-open.c src/chain/chain.h src/session/progname.h src/session/session.h
 src/chain/tls-ctl-start.o: src/chain/tls-ctl-start.c src/chain/chain.h src/session/progname.h src/session/session.h
+src/chain/tls-engine-open.o: src/chain/tls-engine-open.c src/chain/chain.h src/session/progname.h src/session/session.h
 src/chain/tls-handshake.o: src/chain/tls-handshake.c src/chain/chain.h src/session/progname.h src/session/session.h
 src/chain/tls-io.o: src/chain/tls-io.c src/chain/chain.h src/session/progname.h src/session/session.h
 src/tls/config.o: src/tls/config.c src/session/session.h src/tls/config.h src/tls/failure.h
@@ -60,16 +62,18 @@ tests/fuzz/world.o: tests/fuzz/world.c tests/fuzz/world.h
 tests/fuzz/world_clock.o: tests/fuzz/world_clock.c tests/fuzz/world.h
 tests/fuzz/world_peer.o: tests/fuzz/world_peer.c tests/fuzz/world.h
 
-OBJECTS_tls-ctl-open := src/chain/tls-ctl-open.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/chain/chain_spawn.o src/session/session_facts.o src/session/progname.o
+OBJECTS_tls-ctl-open := src/chain/tls-ctl-open.o src/chain/chain_door.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/chain/chain_spawn.o src/session/session_facts.o src/session/progname.o
 LIBS_tls-ctl-open = $(LIB_EXECLINE) $(LIB_SKALIBS) $(LIB_SOCKET)
 OBJECTS_tls-await := src/chain/tls-await.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/session/session_facts.o src/session/progname.o
 LIBS_tls-await = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-handshake := src/chain/tls-handshake.o src/chain/chain_engine.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/chain/chain_peer.o src/chain/chain_spawn.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o src/session/progname.o
+OBJECTS_tls-handshake := src/chain/tls-handshake.o src/chain/chain_door.o src/chain/chain_engine.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/chain/chain_peer.o src/chain/chain_spawn.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o src/session/progname.o
 LIBS_tls-handshake = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tls-io := src/chain/tls-io.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o src/session/progname.o
 LIBS_tls-io = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/session/session_facts.o src/session/progname.o
+OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_door.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/session/session_facts.o src/session/progname.o
 LIBS_tls-ctl-start = $(LIB_SKALIBS) $(LIB_SOCKET)
+OBJECTS_tls-engine-open := src/chain/tls-engine-open.o src/chain/chain_door.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/chain/chain_spawn.o src/session/session_facts.o src/session/progname.o
+LIBS_tls-engine-open = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/config.o src/tls/confine.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/connection.o src/tls/crash.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/filter.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engine = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/config.o src/tls/confine.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/connection.o src/tls/door.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/filter.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/keeper.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/places.o src/tls/rehearse.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/tls/watch.o src/tls/worker.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o

@@ -1,5 +1,5 @@
 # What is built: programs for users, and those that only our programs start.
-BIN_TARGETS := tls-ctl-open tls-await tls-handshake tls-io tls-ctl-start
+BIN_TARGETS := tls-ctl-open tls-await tls-handshake tls-io tls-ctl-start tls-engine-open
 ENGINE_TARGETS := tls-engined
 LIBEXEC_TARGETS := tls-engine
 ifeq ($(WITHOUT_ENGINE),yes)

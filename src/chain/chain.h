@@ -86,6 +86,7 @@ enum chain_variables
   CHAIN_FACTS = 2,    /* what is known of a session: SSL_PROTOCOL... */
   CHAIN_APP = 4,      /* the application's side of UCSPI-TLS: SSLCTLFD, SSLREADFD, SSLWRITEFD... */
   CHAIN_TLS = 8,      /* the TLS side's descriptors: TLS_CTLFD, TLS_SESSIONFD... */
+  CHAIN_DOOR = 16,    /* the way to an engine that was opened before: TLS_ENGINEFD */
 };
 
 /*
@@ -138,6 +139,18 @@ extern int chain_socketpair(int fd[2]);
 extern int chain_lift(int fd);
 
 /*
+  The door of an engine that is opened before its chains: a pair of sockets, close-on-exec and
+  non-blocking, that leaves 6 and 7 to a UCSPI client. Returns 1, or 0 with errno set.
+*/
+extern int chain_doorpair(int fd[2]);
+
+/* Whether fd can be an end of one. */
+extern int chain_is_door(int fd);
+
+/* Keeps the one that TLS_ENGINEFD names, if it is one, from whoever is run next. */
+extern void chain_door_leave(void);
+
+/*
   Starts argv, which inherits the n descriptors in keep as well, with the environment less drop,
   changed by modif, as for chain_exec. input, if not negative, becomes its descriptor 0. An orphan
   is not left as a child of the caller, who may exec a program that waits for children of its own.
@@ -158,11 +171,14 @@ struct chain_child
 extern pid_t chain_spawn(struct chain_child const *);
 
 /*
-  A session socket with an engine behind it: the resident one whose socket is path, or, if that
-  is null, one of our own, started by its absolute path. Waits until deadline at most. Returns the
-  socket, close-on-exec, or -1 with errno set and *step telling what could not be done.
+  A session socket with an engine behind it: one of our own, started by its absolute path; the
+  resident one whose socket is path; the one at the other end of door. The latter two wait until
+  deadline at most. Return the socket, close-on-exec, or -1 with errno set and *step telling what
+  could not be done.
 */
-extern int chain_engine_open(char const *path, tain const *deadline, char const **step);
+extern int chain_engine_spawn(char const **step);
+extern int chain_engine_connect(char const *path, tain const *deadline, char const **step);
+extern int chain_engine_ask(int door, tain const *deadline, char const **step);
 
 /* A setting of the environment that only an engine of our own would read, or null. */
 extern char const *chain_own_setting(void);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include <skalibs/ancil.h>
 #include <skalibs/djbunix.h>
 #include <skalibs/iopause.h>
 #include <skalibs/socket.h>
@@ -13,7 +14,7 @@
 
 enum { RETRY_MS = 10 };
 
-static int engine_spawn(char const **step)
+int chain_engine_spawn(char const **step)
 {
   static char const *const argv[] = { TLS_ENGINE_PATH, 0 };
   int fd[2];
@@ -32,7 +33,7 @@ static int engine_spawn(char const **step)
 }
 
 /* A connection that finds the backlog full is not queued, so it is tried again. */
-static int engine_connect(char const *path, tain const *deadline, char const **step)
+int chain_engine_connect(char const *path, tain const *deadline, char const **step)
 {
   int fd = chain_lift(ipc_stream_nbcoe());
   *step = "unable to connect to TLS_ENGINE: ";
@@ -54,7 +55,23 @@ static int engine_connect(char const *path, tain const *deadline, char const **s
   return -1;
 }
 
-int chain_engine_open(char const *path, tain const *deadline, char const **step)
+int chain_engine_ask(int door, tain const *deadline, char const **step)
 {
-  return path ? engine_connect(path, deadline, step) : engine_spawn(step);
+  int fd[2];
+  iopause_fd x = { .fd = door, .events = IOPAUSE_WRITE };
+  *step = "unable to create session socket: ";
+  if (!chain_socketpair(fd)) return -1;
+  *step = "unable to reach the engine at TLS_ENGINEFD: ";
+  int sent = 0;
+  while (!(sent = ancil_send_fd(door, fd[1], SESSION_DOOR)) && errno == EAGAIN)
+  {
+    int r = iopause_g(&x, 1, deadline); /* it is busy, and its queue is full */
+    if (r > 0) continue;
+    if (!r) errno = ETIMEDOUT;
+    break;
+  }
+  fd_close(fd[1]);
+  if (sent) return fd[0];
+  fd_close(fd[0]);
+  return -1;
 }

@@ -29,6 +29,8 @@ static char const *const tls[] =
   "TLS_NETID",
 };
 
+static char const *const door[] = { "TLS_ENGINEFD" };
+
 #define IS_ONE_OF(s, list) is_one_of((s), (list), sizeof(list) / sizeof(*(list)))
 
 static int is_one_of(char const *s, char const *const *list, unsigned int n)
@@ -51,7 +53,8 @@ static int is_dropped(char const *s, int drop)
   return (drop & CHAIN_SETTINGS && (IS_ONE_OF(s, settings) || is_named_setting(s)))
     || (drop & CHAIN_FACTS && is_one_of(s, session_fact_name, SESSION_FACTS_N))
     || (drop & CHAIN_APP && IS_ONE_OF(s, app))
-    || (drop & CHAIN_TLS && IS_ONE_OF(s, tls));
+    || (drop & CHAIN_TLS && IS_ONE_OF(s, tls))
+    || (drop & CHAIN_DOOR && IS_ONE_OF(s, door));
 }
 
 char const *chain_own_setting(void)

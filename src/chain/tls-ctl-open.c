@@ -90,5 +90,7 @@ int main(int argc, char const **argv)
   if (pid < 0) chain_diesys(0, errno == ENOENT ? 127 : 126, "exec the TLS side ", argv[0]);
   for (int i = 0; i < 3; i++)
     if (uncoe(app.fd[i]) < 0) chain_diesys(0, EXIT_SYSTEM, "hand on a descriptor");
-  chain_exec(0, argv + n + 1, settings | CHAIN_FACTS | CHAIN_APP | CHAIN_TLS, app.modif, app.len);
+  chain_door_leave();
+  chain_exec(0, argv + n + 1, settings | CHAIN_FACTS | CHAIN_APP | CHAIN_TLS | CHAIN_DOOR,
+    app.modif, app.len);
 }

@@ -117,5 +117,6 @@ int main(int argc, char const *const *argv)
   command_send(&net, fd[0], command);
   if (command == 'Y') n = reply_clean(s, reply_read(&net, fd[0], s));
   channels_place(&net, fd);
-  chain_exec(0, argv, CHAIN_APP | CHAIN_FACTS, s, n);
+  chain_door_leave();
+  chain_exec(0, argv, CHAIN_APP | CHAIN_FACTS | CHAIN_DOOR, s, n);
 }

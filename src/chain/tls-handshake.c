@@ -131,24 +131,41 @@ static void order_check_request(struct options const *o)
       "the application's request has not been read: tls-handshake goes after tls-await");
 }
 
+/* An engine that has been there has settings of its own: dies if there is one for another. */
+static void engine_alone(struct options const *o, char const *engine)
+{
+  char name[64];
+  char const *own = chain_own_setting();
+  if (!own) return;
+  size_t n = strcspn(own, "=");
+  if (n > sizeof name - 1) n = sizeof name - 1;
+  memcpy(name, own, n);
+  name[n] = 0;
+  chain_die(&o->net, EXIT_USAGE, name, " is set, but the engine at ", engine,
+    " has settings of its own: unset one of them");
+}
+
+static int door_find(struct options const *o)
+{
+  int door = chain_getfd(&o->net, "TLS_ENGINEFD", "");
+  if (!chain_is_door(door)) chain_die(&o->net, EXIT_USAGE, "the descriptor of TLS_ENGINEFD "
+    "is not that of tls-engine-open: has a program in between closed it?");
+  return door;
+}
+
 /* The session socket, an engine behind it, which may be one that has been running for long. */
 static int engine_open(struct options const *o, tain const *deadline)
 {
   char const *step, *path = chain_getenv(&o->net, "TLS_ENGINE");
-  char const *own = path ? chain_own_setting() : 0;
-  if (own)
-  {
-    char name[64];
-    size_t n = strcspn(own, "=");
-    if (n > sizeof name - 1) n = sizeof name - 1;
-    memcpy(name, own, n);
-    name[n] = 0;
-    chain_die(&o->net, EXIT_USAGE, name,
-      " is set, but the engine at TLS_ENGINE has settings of its own: unset one of them");
-  }
+  int door = chain_getenv(&o->net, "TLS_ENGINEFD") ? door_find(o) : -1;
+  if (path && door >= 0) chain_die(&o->net, EXIT_USAGE,
+    "TLS_ENGINE and TLS_ENGINEFD are set, and name two engines: unset one of them");
+  if (path || door >= 0) engine_alone(o, path ? "TLS_ENGINE" : "TLS_ENGINEFD");
   if (path && strlen(path) > IPCPATH_MAX)
     chain_die(&o->net, EXIT_USAGE, "TLS_ENGINE is too long for the path of a socket: ", path);
-  int fd = chain_engine_open(path, deadline, &step);
+  int fd = door >= 0 ? chain_engine_ask(door, deadline, &step)
+    : path ? chain_engine_connect(path, deadline, &step) : chain_engine_spawn(&step);
+  if (door >= 0) close(door);
   if (fd >= 0) return fd;
   if (path && o->start.verbosity)
     chain_diesys(&o->net, EXIT_SYSTEM, "start TLS: unable to connect to TLS_ENGINE ", path);
@@ -230,5 +247,5 @@ int main(int argc, char const *const *argv)
   n += chain_setfd(modif + n, "TLS_NETRFD", o.net.rfd);
   n += chain_setfd(modif + n, "TLS_NETWFD", o.net.wfd);
   if (uncoe(fd) < 0) session_fail_sys(&o, "unable to hand on the session socket: ");
-  chain_exec(&o.net, argv, CHAIN_FACTS, modif, n);
+  chain_exec(&o.net, argv, CHAIN_FACTS | CHAIN_DOOR, modif, n);
 }

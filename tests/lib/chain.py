@@ -113,7 +113,7 @@ def resident(argv, env, err):
     script = ' '.join(' '.join(argv).split())
     client = 'tls-handshake -c' in script
     if 'tls-handshake' not in script or not (client or 'CERTFILE' in settings) \
-            or 'TLS_ENGINE' in env:
+            or 'TLS_ENGINE' in env or 'tls-engine-open' in script:
         return None
     path = temp_dir() + '/engine'
     r, w = os.pipe()
