@@ -74,7 +74,7 @@ void rehearse_server(struct tls *server)
     buf_clear(&b[0]);
     buf_clear(&b[1]);
     b[0].size = b[1].size = RAW_SIZE;
-    hooks_use(signer_open());
+    hooks_use(signer_open(1));
     if (client) sides_converse(server, client, b);
     hooks_end();
     tls_free(client);

@@ -74,7 +74,7 @@ static int name_is_served(struct served const *s, char const *name)
 static int signer_attach(struct failure *why)
 {
   if (!signer_pid()) return 1;
-  int channel = signer_open();
+  int channel = signer_open(1);
   if (channel < 0) return failure_sys(why, "unable to reach the signer");
   signer_leave();
   hooks_use(channel);

@@ -42,6 +42,8 @@ static struct
   pid_t pid;
   struct standin *standin;
   size_t n;
+  int open[SIGNER_AHEAD]; /* channels that nobody has yet */
+  unsigned int open_n;
 } signer = { .door = -1 };
 
 /* The signer */
@@ -209,7 +211,7 @@ struct file const *signer_standin(char const *path)
   return 0;
 }
 
-int signer_open(void)
+static int channel_make(void)
 {
   int fd[2];
   if (!pair_make(fd)) return -1;
@@ -224,8 +226,17 @@ int signer_open(void)
   return fd[0];
 }
 
+int signer_open(unsigned int n)
+{
+  int fd = 0;
+  if (!signer.open_n)
+    while (signer.open_n < n && (fd = channel_make()) >= 0) signer.open[signer.open_n++] = fd;
+  return signer.open_n ? signer.open[--signer.open_n] : fd;
+}
+
 void signer_leave(void)
 {
+  while (signer.open_n) fd_close(signer.open[--signer.open_n]);
   if (signer.door >= 0) fd_close(signer.door);
   signer.door = -1;
 }

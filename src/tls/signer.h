@@ -37,10 +37,15 @@ extern int signer_start(char const *const *paths, size_t n, struct failure *);
 /* What stands for the key in the file at path, in PEM, kept here; null if it is not one of them. */
 extern struct file const *signer_standin(char const *path);
 
-/* A new channel, the caller's, close-on-exec; -1 with errno if the signer is gone or too busy. */
-extern int signer_open(void);
+/*
+  A channel that is new, the caller's, close-on-exec; -1 with errno if the signer is gone or too
+  busy. Where there is none left from an earlier call, n of them are made, SIGNER_AHEAD at most:
+  to wake the signer costs more than a pair of sockets does.
+*/
+enum { SIGNER_AHEAD = 16 };
+extern int signer_open(unsigned int n);
 
-/* Closes the door here. */
+/* Closes the door here, and the channels that nobody has. */
 extern void signer_leave(void);
 
 /* Its process number; 0 if there is none. */

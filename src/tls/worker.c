@@ -114,7 +114,7 @@ static void session_start(struct worker *w, int fd)
   if (places_are_full(&w->places)) places_sweep(&w->places, signer_pid());
   if (places_are_full(&w->places))
     return serve_nobody(fd, "the resident engine is at its limit of sessions (-m)");
-  int channel = signer_pid() ? signer_open() : -1;
+  int channel = signer_pid() ? signer_open(SIGNER_AHEAD) : -1;
   if (channel < 0 && signer_pid()) return serve_nobody(fd, "the signer of the engine is too busy");
   pid_t pid = fork();
   if (!pid) session_run(w, fd, channel);

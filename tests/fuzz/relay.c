@@ -305,7 +305,7 @@ int LLVMFuzzerTestOneInput(uint8_t const *data, size_t size)
   fcntl(w.app_r, F_SETFL, O_NONBLOCK);
   alarm(LIMIT_SECONDS); /* it must end */
   check(pthread_create(&thread, 0, &world_run, &w) == 0, "no thread");
-  if (!(w.flags & FLAG_CLIENT)) hooks_use(signer_open());
+  if (!(w.flags & FLAG_CLIENT)) hooks_use(signer_open(1));
   int code = serve_session(chain[1], &settings, -1, 0);
   close(chain[1]);
   __atomic_store_n(&w.is_over, 1, __ATOMIC_SEQ_CST);

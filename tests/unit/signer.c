@@ -38,7 +38,7 @@ static struct
   unsigned char id[KEY_ID_SIZE];
 } ec, rsa;
 
-static unsigned char const digest[DIGEST] = "what TLS has to be signed.......";
+static unsigned char const digest[DIGEST + 1] = "what TLS has to be signed.......";
 
 static EVP_PKEY *standin_read(char const *variable)
 {
@@ -67,7 +67,7 @@ static int signer_prepare(void **state)
 
 static int channel_open(void)
 {
-  int fd = signer_open();
+  int fd = signer_open(1);
   assert_true(fd >= 0);
   return fd;
 }
@@ -222,7 +222,7 @@ static void ends_with_the_last_channel(void **state)
   fd_close(fd);
   assert_int_equal(waitpid(signer_pid(), &wstat, 0), signer_pid());
   assert_true(WIFEXITED(wstat) && !WEXITSTATUS(wstat));
-  assert_int_equal(signer_open(), -1);
+  assert_int_equal(signer_open(1), -1);
 }
 
 int main(void)
