@@ -165,15 +165,16 @@ def _():
     is_equal(c.wait(), 97)
 
 
-@test('the signer of a resident engine is killed: so is its worker, for another one; sessions go on')
+@test('a resident engine whose signer is killed gets another worker; sessions go on')
 def _():
     e = start_engine()
     peer, c = join_through(e)
     signer, = e.signers()
     os.kill(signer, signal.SIGKILL)
     works_through(e)
-    is_equal(e.log(), ['tls-engined: fatal: the signer exited unexpectedly', 'tls-engined: warning: '
-                       'the worker exited unexpectedly: starting another one'])
+    is_equal(e.log(), ['tls-engined: fatal: the signer exited unexpectedly',
+                       'tls-engined: warning: the worker exited unexpectedly: '
+                       'starting another one'])
     is_echoed(peer)
     ends_well(peer, c)
 

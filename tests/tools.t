@@ -261,9 +261,13 @@ class BareRoot:
         return tool(*self.argv, '-m', self.mirror, 'foo', *command, env=self.env, **kw)
 
     def start(self, *command, **env):
+        def as_at_login():  # not as nohup, or a shell in the background, has set them
+            for number in signal.SIGHUP, signal.SIGINT, signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
         return subprocess.Popen([*self.argv, '-m', self.mirror, 'foo', *command],
                                 env={**self.env, **env}, text=True, stdin=subprocess.PIPE,
-                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                preexec_fn=as_at_login)
 
 
 @test('bare-root: bad input gets one line, and leaves nothing')
