@@ -16,14 +16,15 @@ class Contender:
     """immediate, delayed: functions from the application's argv and the directory of key.pem,
     cert.pem and both.pem to the argv of what puts TLS before it. server: tcpserver runs that for
     each connection; or it is its own server; or it is a proxy, and gets the port of a tcpserver
-    that runs the application. program is what does TLS."""
+    that runs the application. program is what does TLS. engine: before tcpserver there is
+    tls-engine-open ('opened'); beside it, a tls-engined ('resident')."""
 
     def __init__(self, name, kind, program, immediate, delayed=None, path='', server='tcpserver',
-                 max_version=None, resident=False):
+                 max_version=None, engine=None):
         self.name, self.kind, self.program = name, kind, program
         self.immediate, self.delayed = immediate, delayed
         self.path, self.server = path and path + ':', server
-        self.max, self.resident = max_version, resident
+        self.max, self.engine = max_version, engine
 
     def linked(self):
         """The shared TLS libraries of its program, or static and what is in it."""
@@ -59,12 +60,14 @@ def of_tls_chain(label, path):
     if not handshake:
         sys.exit('bench: fatal: no tls-handshake in ' + path)
     engine = re.search(rb'/[^\0]*/tls-engine(?=\0)', read(handshake))[0].decode()
-    if os.access(engine, os.X_OK):
-        yield Contender(label, 'tls-chain', engine, immediate, delayed, path)
     engined = shutil.which('tls-engined', path=path)
+    if engined and shutil.which('tls-engine-open', path=path):
+        yield Contender(label, 'tls-chain', engined, immediate, delayed, path, engine='opened')
+    if os.access(engine, os.X_OK):
+        yield Contender(label + ', own engine', 'tls-chain', engine, immediate, delayed, path)
     if engined and shutil.which('s6-ipcserver-socketbinder'):
-        yield Contender(label + ', resident', 'tls-chain', engined, immediate, delayed, path,
-                        resident=True)
+        yield Contender(label + ', tls-engined', 'tls-chain', engined, immediate, delayed, path,
+                        engine='resident')
 
 
 def of_s6_networking():

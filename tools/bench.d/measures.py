@@ -81,8 +81,8 @@ class Bench:
 
     def session(self):
         """CPU time of all processes of the server's side for a session with a full handshake,
-        an answer of 4 bytes and the end; one session after the other. The start of a resident
-        engine is in it, divided among the sessions of a round: of 60, it is a twentieth."""
+        an answer of 4 bytes and the end; one session after the other. The start of an
+        engine for all is in it, divided among the sessions of a round: of 60, it is a twentieth."""
         def step(key, version, head):
             def measure(c):
                 if c.max and VERSIONS[version] > c.max:
@@ -209,7 +209,7 @@ class Bench:
         """Memory of the server's side for each of so many sessions that are held while they are
         in plaintext, and could become TLS: proportional set size, in which a page that several
         processes share is divided among them, less that of the application and of tcpserver.
-        A resident engine is counted."""
+        An engine for all is counted."""
         heads = {k: 'at %d (KB)' % k for k in self.o.held}
 
         def measure(c):
@@ -295,7 +295,7 @@ class Bench:
                 return processes.cpu_of_dead() - before
 
         def measure(c):
-            if c.resident or c.kind not in ('empty', 'tls-chain'):
+            if c.kind != 'empty' and c.engine != 'opened':
                 return {}
             end = [self.dir + '/empty']
             if c.kind == 'empty':

@@ -132,7 +132,9 @@ class Server:
         self.tcpserver = ['tcpserver', '-1HR', '-c', str(most + 100), '-b', '200', '-l', '0',
                           '127.0.0.1', '0']
         try:
-            if contender.resident:
+            if contender.engine == 'opened':
+                self.tcpserver[:0] = ['tls-engine-open', '-m', str(most + 100)]
+            if contender.engine == 'resident':
                 self.start_engined(env, dir, most + 100)
                 env = {'PATH': env['PATH'], 'TLS_ENGINE': dir + '/engine'}
             self.address = '127.0.0.1', self.start(contender, app, env)
