@@ -17,6 +17,7 @@ src/chain/tls-ctl-start.o: src/chain/tls-ctl-start.c src/chain/chain.h src/sessi
 src/chain/tls-engine-open.o: src/chain/tls-engine-open.c src/chain/chain.h src/session/progname.h src/session/session.h
 src/chain/tls-handshake.o: src/chain/tls-handshake.c src/chain/chain.h src/session/progname.h src/session/session.h
 src/chain/tls-io.o: src/chain/tls-io.c src/chain/chain.h src/session/progname.h src/session/session.h
+src/tls/buf.o: src/tls/buf.c src/tls/buf.h
 src/tls/config.o: src/tls/config.c src/session/session.h src/tls/config.h src/tls/failure.h
 src/tls/confine.o: src/tls/confine.c src/session/session.h src/tls/confine.h src/tls/failure.h
 src/tls/confine_linux.o: src/tls/confine_linux.c src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/filter.h
@@ -37,9 +38,10 @@ src/tls/key.o: src/tls/key.c src/session/session.h src/tls/failure.h src/tls/fil
 src/tls/keypairs.o: src/tls/keypairs.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/hostname.h src/tls/key.h src/tls/keypairs.h src/tls/pem.h src/tls/signer.h src/tls/text.h
 src/tls/network.o: src/tls/network.c src/tls/buf.h src/tls/network.h
 src/tls/pem.o: src/tls/pem.c src/tls/pem.h
+src/tls/pipe.o: src/tls/pipe.c src/tls/buf.h src/tls/pipe.h
 src/tls/places.o: src/tls/places.c src/session/session.h src/tls/places.h
 src/tls/rehearse.o: src/tls/rehearse.c src/session/session.h src/tls/buf.h src/tls/config.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/rehearse.h src/tls/settings.h src/tls/signer.h
-src/tls/relay.o: src/tls/relay.c src/session/session.h src/tls/buf.h src/tls/connection.h src/tls/failure.h src/tls/network.h src/tls/relay.h src/tls/text.h
+src/tls/relay.o: src/tls/relay.c src/session/session.h src/tls/buf.h src/tls/connection.h src/tls/failure.h src/tls/network.h src/tls/pipe.h src/tls/relay.h src/tls/text.h
 src/tls/serve.o: src/tls/serve.c src/session/progname.h src/session/session.h src/tls/buf.h src/tls/confine.h src/tls/connection.h src/tls/facts.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/keypairs.h src/tls/network.h src/tls/relay.h src/tls/serve.h src/tls/settings.h src/tls/signer.h src/tls/text.h
 src/tls/settings.o: src/tls/settings.c src/session/session.h src/tls/config.h src/tls/failure.h src/tls/hostname.h src/tls/keypairs.h src/tls/settings.h src/tls/tickets.h src/tls/trust.h
 src/tls/signer.o: src/tls/signer.c src/session/progname.h src/session/session.h src/tls/confine.h src/tls/failure.h src/tls/file.h src/tls/inherit.h src/tls/key.h src/tls/signer.h
@@ -74,9 +76,9 @@ OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_door.o src/ch
 LIBS_tls-ctl-start = $(LIB_SKALIBS) $(LIB_SOCKET)
 OBJECTS_tls-engine-open := src/chain/tls-engine-open.o src/chain/chain_door.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/chain/chain_spawn.o src/session/session_facts.o src/session/progname.o
 LIBS_tls-engine-open = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/config.o src/tls/confine.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/connection.o src/tls/crash.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/filter.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-engine := src/tls/tls-engine.o src/tls/buf.o src/tls/config.o src/tls/confine.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/connection.o src/tls/crash.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/filter.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/pipe.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engine = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/config.o src/tls/confine.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/connection.o src/tls/door.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/filter.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/keeper.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/places.o src/tls/rehearse.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/tls/watch.o src/tls/worker.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/buf.o src/tls/config.o src/tls/confine.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/connection.o src/tls/door.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/filter.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/keeper.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/pipe.o src/tls/places.o src/tls/rehearse.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/tls/watch.o src/tls/worker.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tls-engined = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/unit/session := tests/unit/session.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/unit/session = $(LIB_CMOCKA) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
@@ -86,7 +88,7 @@ OBJECTS_tests/unit/calls := tests/unit/calls.o src/tls/confine_linux.o src/tls/c
 LIBS_tests/unit/calls = $(LIB_SKALIBS)
 OBJECTS_tests/fuzz/session := tests/fuzz/session.o tests/fuzz/replay.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/fuzz/session = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tests/fuzz/relay := tests/fuzz/relay.o tests/fuzz/replay.o tests/fuzz/unconfined.o tests/fuzz/world.o tests/fuzz/world_clock.o tests/fuzz/world_peer.o src/tls/config.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
+OBJECTS_tests/fuzz/relay := tests/fuzz/relay.o tests/fuzz/replay.o tests/fuzz/unconfined.o tests/fuzz/world.o tests/fuzz/world_clock.o tests/fuzz/world_peer.o src/tls/buf.o src/tls/config.o src/tls/connection.o src/tls/facts.o src/tls/failure.o src/tls/file.o src/tls/hooks.o src/tls/hostname.o src/tls/inherit.o src/tls/key.o src/tls/keypairs.o src/tls/network.o src/tls/pem.o src/tls/pipe.o src/tls/relay.o src/tls/serve.o src/tls/settings.o src/tls/signer.o src/tls/text.o src/tls/tickets.o src/tls/trust.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/fuzz/relay = $(LIB_TLS) $(LIB_SSL) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/fuzz/signer := tests/fuzz/signer.o tests/fuzz/replay.o tests/fuzz/unconfined.o src/tls/failure.o src/tls/file.o src/tls/inherit.o src/tls/key.o src/tls/pem.o src/tls/signer.o src/tls/text.o src/session/progname.o
 LIBS_tests/fuzz/signer = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)

@@ -19,6 +19,7 @@ struct buf
   size_t size;
   size_t head;
   size_t tail;
+  size_t used; /* how far it has been written since it was released, at the last time it was empty */
   char s[RAW_SIZE];
 };
 
@@ -34,6 +35,7 @@ static inline size_t buf_room(struct buf const *b)
 
 static inline void buf_clear(struct buf *b)
 {
+  if (b->used < b->tail) b->used = b->tail;
   b->head = b->tail = 0;
 }
 
@@ -42,6 +44,9 @@ static inline void buf_skip(struct buf *b, size_t n)
   b->head += n;
   if (b->head == b->tail) buf_clear(b);
 }
+
+/* Wipes what has passed through an empty one, and gives all memory but the first page back. */
+extern void buf_release(struct buf *);
 
 /* Move at most len bytes out of it and into it; return how many. */
 static inline size_t buf_get(struct buf *b, void *s, size_t len)

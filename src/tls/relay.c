@@ -1,9 +1,6 @@
 /* ISC licence: see COPYING. */
 
-#include <skalibs/nonposix.h>
-
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,6 +9,7 @@
 #include <skalibs/iopause.h>
 #include <skalibs/tai.h>
 
+#include "pipe.h"
 #include "relay.h"
 #include "text.h"
 
@@ -33,7 +31,8 @@
   keeps nothing alive.
 */
 
-enum { STALL_SECONDS = 30, GONE_SECONDS = 600, EXIT_MS = 100, PIPE_SIZE = 65536 };
+enum { STALL_SECONDS = 30, GONE_SECONDS = 600, REST_SECONDS = 1, EXIT_MS = 100 };
+enum { PIPE_SIZE = 65536 };
 
 struct relay
 {
@@ -63,6 +62,7 @@ struct relay
   tain idle;       /* when -t has seen enough; */
   tain stall;      /* when nobody takes what a dead application has left, */
   tain gone;       /* and when that has taken too long; both infinite while it lives */
+  tain rest;       /* when the buffers are released; infinite if they are */
 };
 
 static void relay_fail(struct relay *r, char const *step, char const *reason)
@@ -70,22 +70,6 @@ static void relay_fail(struct relay *r, char const *step, char const *reason)
   if (!r->failed) TEXT_JOIN(r->end->reason, step, ": ", reason ? reason : "unknown reason");
   r->failed = 1;
   r->end->code = EXIT_TLS;
-}
-
-/*
-  A pipe that is found full is one of a bulk transfer, which costs less with fewer switches from
-  process to process. Not all pipes from the start: what an unprivileged user's pipes may hold
-  together is limited. Not to be allowed, or not to be a pipe, is no failure.
-*/
-static void pipe_widen(int fd, int *wide)
-{
-  if (*wide) return;
-  *wide = 1;
-#ifdef F_SETPIPE_SZ
-  fcntl(fd, F_SETPIPE_SZ, PLAIN_SIZE);
-#else
-  (void)fd;
-#endif
 }
 
 static void app_close(int *fd)
@@ -326,6 +310,7 @@ static void relay_limits(struct relay *r)
   }
   if (!progress) return;
   r->tick = NETWORK_TICK_MS;
+  tain_addsec_g(&r->rest, REST_SECONDS);
   if (is_gone) tain_addsec_g(&r->stall, STALL_SECONDS);
   if (!r->join->idle) return;
   tain_from_millisecs(&r->idle, r->join->idle);
@@ -342,7 +327,18 @@ static void relay_deadline(struct relay *r, tain *deadline)
   if (tain_less(&r->cut, deadline)) *deadline = r->cut;
   if (tain_less(&r->stall, deadline)) *deadline = r->stall;
   if (tain_less(&r->gone, deadline)) *deadline = r->gone;
+  if (tain_less(&r->rest, deadline)) *deadline = r->rest;
   if (!buf_len(&r->net->out) && (r->net_ended || app_is_gone(r))) network_tick(&r->tick, deadline);
+}
+
+/* A session that is held keeps no plaintext that has gone, nor the memory of a bulk that is over. */
+static void relay_rest(struct relay *r)
+{
+  r->rest = tain_infinite;
+  buf_release(&r->b->up);
+  buf_release(&r->b->down);
+  buf_release(&r->net->in);
+  buf_release(&r->net->out);
 }
 
 /* Waits for one thing that is of interest, or only looks, if there is more to do. */
@@ -358,6 +354,7 @@ static void relay_wait(struct relay *r, int more)
   int ready = iopause_g(x, n, more ? &STAMP : &deadline);
   if (ready < 0) relay_fail(r, "wait", strerror(errno));
   else if (ready) relay_notice(r, x, n);
+  else if (!tain_future(&r->rest)) relay_rest(r);
 }
 
 int relay_run(struct connection *c, struct relay_buffers *b, int const *plain,
@@ -368,6 +365,7 @@ int relay_run(struct connection *c, struct relay_buffers *b, int const *plain,
     .c = c, .net = c->net, .b = b, .join = join, .end = end, .app_r = plain[0], .app_w = plain[1],
     .tick = NETWORK_TICK_MS, .moved = 1,
     .cut = TAIN_INFINITE, .idle = TAIN_INFINITE, .stall = TAIN_INFINITE, .gone = TAIN_INFINITE,
+    .rest = TAIN_INFINITE,
   };
   buf_clear(&b->up);
   buf_clear(&b->down);
