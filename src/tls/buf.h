@@ -19,7 +19,7 @@ struct buf
   size_t size;
   size_t head;
   size_t tail;
-  size_t used; /* how far it has been written since it was released, at the last time it was empty */
+  size_t used; /* how far it had been written, since it was released, when it was last empty */
   char s[RAW_SIZE];
 };
 

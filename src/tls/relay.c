@@ -331,7 +331,7 @@ static void relay_deadline(struct relay *r, tain *deadline)
   if (!buf_len(&r->net->out) && (r->net_ended || app_is_gone(r))) network_tick(&r->tick, deadline);
 }
 
-/* A session that is held keeps no plaintext that has gone, nor the memory of a bulk that is over. */
+/* A session that is held keeps no plaintext that has gone, nor the memory of a bulk transfer. */
 static void relay_rest(struct relay *r)
 {
   r->rest = tain_infinite;
