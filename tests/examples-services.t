@@ -18,7 +18,7 @@ from chain import need
 from examples import EXAMPLES
 from peer import plain_context
 from pki import cert_hash, issue, issued, pki, server_env
-from proc import find_processes, status_of
+from proc import comm_of, find_processes, status_of
 from services import (LOOPBACK, SERVICES, SERVICE_MAIL, Scan, account_of, ask_to_end, get_page,
                       is_started, mail_by_starttls, run_command, smtpd_with_mail, tls_to,
                       verifying_context, web_root, with_smtpd, write_line, write_script)
@@ -216,8 +216,9 @@ def _():
     is_equal(hello('client'), b'hello /CN=client\n')
     held = tls_to(port, cert='client')
     is_equal(held.recv(100), b'hello /CN=client\n')
-    users = {name: status_of(pid)['Uid'].split()[1] for name in ('console', 'tls-engine')
-             for pid in find_processes(name)}
+    users = {comm_of(pid): status_of(pid)['Uid'].split()[1]
+             for name in ('console', 'tls-engined') for pid in find_processes(name)
+             if comm_of(pid) in ('console', 'tls-engine')}
     is_equal(users, {'console': str(pwd.getpwnam('sys').pw_uid), 'tls-engine': '65534'})
     is_equal(ask_to_end(held, b'quit\n'), b'')
     is_equal(hello('client2'), b'')
