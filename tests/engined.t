@@ -10,9 +10,9 @@ import socket
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import not_under_valgrind
-from engined import (DROP, ENGINE_GID, ENGINE_UID, LOADED, Engine, KeyFiles, fds_held, join_through,
-                     listening_socket, refused_by, serve_through, shown_hash, start_engine,
-                     works_through)
+from engined import (DROP, ENGINE_GID, ENGINE_UID, LOADED, Engine, KeyFiles, fds_held,
+                     holds_as_before, join_through, listening_socket, refused_by, serve_through,
+                     shown_hash, start_engine, works_through)
 from peer import Peer
 from pki import cert_hash, hashed_dir, pki, server_env
 from privileges import as_root, has_nothing_of_root, is_confined
@@ -234,7 +234,7 @@ def _():
     before = fds_held(e.worker())
     ends_well(peer, c)
     e.wait_sessions(0)
-    is_equal(fds_held(e.worker()), before, 'what the worker holds after the session')
+    holds_as_before(e.worker(), before)
 
 
 @as_root('worker and sessions are TLS_UID, without groups, confined; the keeper reads the files')

@@ -6,7 +6,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from engined import start_engine, works_through
+from engined import holds_as_before, start_engine, works_through
 from peer import plain_context
 from pki import server_env
 from privileges import as_root
@@ -153,12 +153,12 @@ def _():
     for _ in range(50):  # until they have what they need
         works_through(e)
     e.wait_sessions(0)
-    before = {pid: (len(fds_of(pid)), private_memory(pid)) for pid in kept}
+    before = {pid: (fds_of(pid), private_memory(pid)) for pid in kept}
     for _ in range(SOAK):
         works_through(e)
     e.wait_sessions(0)
     for pid, (fds, memory) in before.items():
-        is_equal(len(fds_of(pid)), fds, 'descriptors of ' + comm_of(pid))
+        holds_as_before(pid, fds)
         more = private_memory(pid) - memory
         is_true(more <= 64 << 10, 'memory of %s grew by %d' % (comm_of(pid), more))
     is_equal(sorted(children_of(kept[0])), sorted(kept[1:]), 'processes of the worker')

@@ -22,10 +22,11 @@ from proc import SIGNER, children_of, comm_of, fds_of, is_alive
 from scratch import close_later, temp, temp_dir
 from sessions import ends_well, is_echoed
 from sockets import tcp_pair
-from tap import SLOW, Skip, is_equal, wait_for
+from tap import SLOW, Skip, is_equal, is_true, wait_for
 
 LOADED = 'tls-engined: info: new settings loaded'
 ENGINE_UID, ENGINE_GID = 60011, 60012  # nobody needs to have that name
+CHANNELS_AHEAD = 16  # to the signer
 DROP = {'TLS_UID': str(ENGINE_UID), 'TLS_GID': str(ENGINE_GID)}
 
 
@@ -135,6 +136,15 @@ def fds_held(pid):
     if os.getuid():
         raise Skip('not root: a confined process cannot be looked at')
     return fds_of(pid)
+
+
+def holds_as_before(pid, before):
+    """A worker, or its signer, holds what it held, but for the channels that are made ahead."""
+    now = fds_held(pid)
+    is_true(abs(len(now) - len(before)) < CHANNELS_AHEAD, 'descriptors: %r, %r' % (before, now))
+    others = [{fd: what for fd, what in held.items() if not what.startswith('socket:')}
+              for held in (now, before)]
+    is_equal(*others, 'descriptors of process %d' % pid)
 
 
 def wait_deaf(*pids):
