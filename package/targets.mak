@@ -1,12 +1,12 @@
 # What is built: programs for users, and those that only our programs start.
-BIN_TARGETS := tls-ctl-open tls-await tls-handshake tls-io tls-ctl-start tls-engine-open
+BIN_TARGETS := tls-ctl-open tls-await tls-handshake tls-io tls-ctl-start tls-engine-open tls-peek
 ENGINE_TARGETS := tls-engined
 LIBEXEC_TARGETS := tls-engine
 ifeq ($(WITHOUT_ENGINE),yes)
 ENGINE_TARGETS :=
 LIBEXEC_TARGETS :=
 endif
-TEST_TARGETS := tests/fuzz/session
+TEST_TARGETS := tests/fuzz/session tests/fuzz/hello
 ifneq ($(WITHOUT_CMOCKA),yes)
 TEST_TARGETS += tests/unit/session
 ifneq ($(WITHOUT_ENGINE),yes)

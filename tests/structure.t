@@ -103,7 +103,7 @@ def _():
 # The floors of src/tls: what each may call is below it.
 
 FLOORS = [
-    'failure text hostname file inherit crash pem buf pipe',
+    'failure text file inherit crash pem buf pipe',
     'filter',
     'confine_linux confine_openbsd confine_other',
     'confine',

@@ -85,7 +85,7 @@ enum chain_variables
   CHAIN_SETTINGS = 1, /* what only the TLS side reads: KEYFILE, CERTFILE:x, TLS_UID... */
   CHAIN_FACTS = 2,    /* what is known of a session: SSL_PROTOCOL... */
   CHAIN_APP = 4,      /* the application's side of UCSPI-TLS: SSLCTLFD, SSLREADFD, SSLWRITEFD... */
-  CHAIN_TLS = 8,      /* the TLS side's descriptors: TLS_CTLFD, TLS_SESSIONFD... */
+  CHAIN_TLS = 8,      /* the TLS side's: TLS_CTLFD, TLS_SESSIONFD, TLS_HELLO_ALPN... */
   CHAIN_DOOR = 16,    /* the way to an engine that was opened before: TLS_ENGINEFD */
 };
 

@@ -26,7 +26,7 @@ static char const *const app[] = { "SSLCTLFD", "SSLREADFD", "SSLWRITEFD", "SSLNE
 static char const *const tls[] =
 {
   "TLS_CTLFD", "TLS_PLAINRFD", "TLS_PLAINWFD", "TLS_SESSIONFD", "TLS_NETRFD", "TLS_NETWFD",
-  "TLS_NETID",
+  "TLS_NETID", "TLS_HELLO_PROTOCOL", "TLS_HELLO_SERVERNAME", "TLS_HELLO_ALPN",
 };
 
 static char const *const door[] = { "TLS_ENGINEFD" };

@@ -10,7 +10,7 @@
 #include <skalibs/uint64.h>
 
 #include "facts.h"
-#include "hostname.h"
+#include "../session/hostname.h"
 
 /* Writes a number at *s, and moves *s behind it. */
 static char const *number_write(char **s, int64_t n)

@@ -11,7 +11,7 @@
 #include "config.h"
 #include "file.h"
 #include "hooks.h"
-#include "hostname.h"
+#include "../session/hostname.h"
 #include "keypairs.h"
 #include "pem.h"
 #include "signer.h"

@@ -7,7 +7,7 @@
 #include <skalibs/posixplz.h>
 
 #include "config.h"
-#include "hostname.h"
+#include "../session/hostname.h"
 #include "keypairs.h"
 #include "settings.h"
 #include "tickets.h"
