@@ -137,7 +137,7 @@ def _():
     p = subprocess.run([TOP + '/tools/bench-page', path], stdout=subprocess.PIPE, check=True)
     text = p.stdout.decode()
     page = check_page(text)
-    is_equal(page.tags.count('svg'), 15, 'charts')
+    is_equal(page.tags.count('svg'), 16, 'charts')
     is_equal(page.tags.count('table'), 9, 'tables')
     for name in TOP, os.uname().nodename, os.path.dirname(path):
         is_true(name not in text, 'not in it: ' + name)

@@ -80,7 +80,8 @@ def _():
         is_true(re.search(r'^renew: fatal: .*%s' % why, out, re.M), out)
     is_equal(os.readlink(scan.dir + '/keys/current'), current)
     write_line('%s/keys/%s/cert.pem' % (scan.dir, current), 'nonsense')
-    wait_for(lambda: serial_of(scan) == second and 'not loaded' in scan.log('tls-engined'), 'a load')
+    wait_for(lambda: serial_of(scan) == second and 'not loaded' in scan.log('tls-engined'),
+             'a load')
     scan.wait_log('tls-engined', 'new settings not loaded: going on with the old ones$')
     is_equal(serial_of(scan), second)
 

@@ -463,7 +463,8 @@ def compiles_cleanly(cc, flags, target):
 @functools.lru_cache(maxsize=None)
 def flags_for_strict_c99(cc):
     flags = compiles_cleanly(cc, '-std=c99', 'all')
-    return ['-DTLS_ENGINE_PATH=""', '-DTLS_ENGINED_PATH=""', '-DEMPTY_DIR=""', *flags['CPPFLAGS'].split(),
+    paths = ['-D%s=""' % name for name in ('TLS_ENGINE_PATH', 'TLS_ENGINED_PATH', 'EMPTY_DIR')]
+    return [*paths, *flags['CPPFLAGS'].split(),
             *flags['CFLAGS'].split()]
 
 

@@ -91,8 +91,9 @@ def _():
 
 @test('a name is in lower case, without a final dot; what is none is not told')
 def _():
-    for name, wanted in ((b'Mail.Example.ORG.', 'mail.example.org'), (b'a_b.example', 'a_b.example'),
-                         (b'192.0.2.1', None), (b'2001:db8::1', None), (b'..', None),
+    for name, wanted in ((b'Mail.Example.ORG.', 'mail.example.org'),
+                         (b'a_b.example', 'a_b.example'), (b'192.0.2.1', None),
+                         (b'2001:db8::1', None), (b'..', None),
                          (b'../../etc', None), (b'.a', None), (b'-a', None), (b'a b', None),
                          (b'a\0b', None), (b'a\nb', None), (b'\xff', None),
                          (b'a' * 253, 'a' * 253), (b'a' * 253 + b'.', 'a' * 253),

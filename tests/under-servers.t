@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # ISC licence: see COPYING.
-# tls-engine-open before each kind of server that lets a descriptor pass; tcpserver has its own test.
+# tls-engine-open before each kind of server that lets a descriptor pass, but for tcpserver.
 
 import os
 import socket

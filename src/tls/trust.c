@@ -126,7 +126,11 @@ static int trust_dir(struct tls_config *c, char const *dir, int is_server, struc
   int can_keep = 1;
   if (is_server) return trust_whole(c, 0, dir, why);
   if (!cadir_each(dir, &cadir_keep, &can_keep, why)) return 0;
-  if (!can_keep) return trust_whole(c, 0, dir, why);
+  if (!can_keep)
+  {
+    confine_keep_none(); /* files that are kept cost the empty root */
+    return trust_whole(c, 0, dir, why);
+  }
   if (!realpath(dir, path)) return failure_sys(why, "unable to find CADIR ", dir);
   if (tls_config_set_ca_path(c, path) == 0) return 1;
   return failure_set(why, EXIT_TLS_CONFIG, "unable to use CADIR ", dir, ": ", config_error(c));

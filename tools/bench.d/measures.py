@@ -281,7 +281,8 @@ class Bench:
             if len(further) == 2:
                 result[growth] = result[further[most]] / result[further[10]]
             return result
-        return [*heads.values(), used, *further.values(), *[growth] * (len(further) == 2)], [measure]
+        columns = [*heads.values(), used, *further.values(), *[growth] * (len(further) == 2)]
+        return columns, [measure]
 
     def stage(self):
         """What a chain costs more, in CPU time, when it has one stage more: that of a chain of
