@@ -56,7 +56,8 @@ extern void chain_unlog(struct chain_network const *net);
 
 /*
   What tells the network apart, wherever it may be moved to: of a socket or a pipe, its device
-  and inode, DEV:INO. Writes that to s and returns its length, or 0 if fd is neither.
+  and inode, DEV:INO. Writes that to s and returns its length, or 0 with errno set: ENOTSOCK if fd
+  is neither.
 */
 #define CHAIN_NETID_SIZE 48
 extern size_t chain_netid(char s[CHAIN_NETID_SIZE], int fd);

@@ -23,7 +23,8 @@ enum { PLACES_N = sizeof places / sizeof *places };
 size_t chain_netid(char s[CHAIN_NETID_SIZE], int fd)
 {
   struct stat st;
-  if (fstat(fd, &st) < 0 || !(S_ISSOCK(st.st_mode) || S_ISFIFO(st.st_mode))) return 0;
+  if (fstat(fd, &st) < 0) return 0;
+  if (!S_ISSOCK(st.st_mode) && !S_ISFIFO(st.st_mode)) return errno = ENOTSOCK, 0;
   size_t n = uint64_fmt(s, st.st_dev);
   s[n++] = ':';
   n += uint64_fmt(s + n, st.st_ino);
@@ -43,13 +44,6 @@ int chain_is_socket(int fd)
   return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
 }
 
-/* Whether b is open on the socket or the pipe that a is open on. */
-static int fd_is_copy(int a, int b)
-{
-  char id[CHAIN_NETID_SIZE];
-  return chain_netid(id, a) && netid_is(id, b);
-}
-
 void chain_shut(struct chain_network const *net)
 {
   int e = errno;
@@ -65,9 +59,10 @@ void chain_shut(struct chain_network const *net)
 
 void chain_unlog(struct chain_network const *net)
 {
-  char id[CHAIN_NETID_SIZE];
+  char log[CHAIN_NETID_SIZE], id[CHAIN_NETID_SIZE];
+  if (!chain_netid(log, 2)) return;
   if (!chain_netid(id, net->rfd)) return; /* no network: 1 and 2 may well be one log */
-  if (!netid_is(id, 2) && !fd_is_copy(net->wfd, 2)) return;
+  if (strcmp(id, log) && !netid_is(log, net->wfd)) return;
   int fd = open2("/dev/null", O_RDWR);
   if (fd < 0 || fd_move(2, fd) < 0) fd_close(2);
 }
@@ -86,11 +81,11 @@ void chain_network_check(struct chain_network const *net, char const *idname,
   struct chain_network const *victim)
 {
   char const *id = chain_getenv(victim, idname);
-  struct chain_network found = chain_network_find();
   int client = net->rfd == CHAIN_CLIENT.rfd && net->wfd == CHAIN_CLIENT.wfd;
   int server = net->rfd == CHAIN_SERVER.rfd && net->wfd == CHAIN_SERVER.wfd;
   if (id ? netid_is_at(id, *net) : chain_is_socket(net->rfd)) return;
-  if (server && (id ? netid_is_at(id, CHAIN_CLIENT) : found.rfd == CHAIN_CLIENT.rfd))
+  if (server && (id ? netid_is_at(id, CHAIN_CLIENT)
+    : chain_network_find().rfd == CHAIN_CLIENT.rfd))
     chain_die(victim, EXIT_USAGE, "the network is on 6 and 7, not on 0 and 1: give -c");
   if (client && id && netid_is_at(id, CHAIN_SERVER))
     chain_die(victim, EXIT_USAGE, "the network is on 0 and 1, not on 6 and 7: do not give -c");
@@ -104,7 +99,11 @@ void chain_network_check(struct chain_network const *net, char const *idname,
 int chain_network_leave(int fd)
 {
   char id[CHAIN_NETID_SIZE];
-  if (!chain_netid(id, fd)) id[0] = 0;
+  if (!chain_netid(id, fd))
+  {
+    if (errno == ENOTSOCK) return 1; /* a copy of what has been left already */
+    id[0] = 0;
+  }
   int null = open2("/dev/null", O_RDWR);
   if (null < 0) return 0;
   int ok = fd == null || fd_copy(fd, null) >= 0;

@@ -100,18 +100,19 @@ static void options_check(struct options const *o)
 static void network_check(struct options const *o)
 {
   char netid[CHAIN_NETID_SIZE], fmt[UINT_FMT];
+  size_t has_id[2];
   for (int i = 0; i < 2; i++)
   {
     int fd = i ? o->net.wfd : o->net.rfd;
     fmt[uint_fmt(fmt, fd)] = 0;
-    if (fcntl(fd, F_GETFD) < 0)
+    if (!(has_id[i] = chain_netid(netid, fd)) && errno != ENOTSOCK)
       chain_diesys(&o->net, EXIT_USAGE, "use descriptor ", fmt, " as the network");
   }
   chain_network_check(&o->net, "TLS_NETID", &o->net);
   for (int i = 0; i < 2; i++)
   {
     int fd = i ? o->net.wfd : o->net.rfd;
-    if (chain_netid(netid, fd)) continue;
+    if (has_id[i]) continue;
     fmt[uint_fmt(fmt, fd)] = 0;
     if (getenv("TLS_SESSIONFD"))
       chain_die(&o->net, EXIT_USAGE, "descriptor ", fmt, " is not a network: "

@@ -70,16 +70,17 @@ static int is_fds(char type, unsigned int n)
 
 int session_receive(struct session *s, unixmessage *m, tain const *deadline)
 {
-  for (;;)
+  /* Who has just asked finds no answer yet: to look before poll tells would be for nothing. */
+  for (int is_there = !!cbuffer_len(&s->receiver.mainb);; is_there = 0)
   {
     iopause_fd x = { .fd = s->receiver.fd, .events = IOPAUSE_READ };
-    if (!length_is_bounded(&s->receiver)) return errno = EPROTO, -1;
-    int r = unixmessage_receive(&s->receiver, m);
-    if (r < 0) return errno == EPIPE || errno == ECONNRESET ? 0 : -1;
-    if (r > 0) break;
-    r = iopause_g(&x, 1, deadline);
+    int r = is_there ? 1 : iopause_g(&x, 1, deadline);
     if (r < 0) return -1;
     if (!r) return errno = ETIMEDOUT, -1;
+    if (!length_is_bounded(&s->receiver)) return errno = EPROTO, -1;
+    r = unixmessage_receive(&s->receiver, m);
+    if (r < 0) return errno == EPIPE || errno == ECONNRESET ? 0 : -1;
+    if (r > 0) break;
   }
   if (is_fds(m->s[0], m->nfds)) return (unsigned char)m->s[0];
   unixmessage_drop(m);
