@@ -151,6 +151,15 @@ except ChildProcessError:
         os.close(fd)
 
 
+@test('SIGCHLD that is ignored is no hindrance, and is for prog as it was')
+def _():
+    shown = PYTHON + ['import signal; print(signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN)']
+    c = Chain(['tls-engine-open', *shown], env=server_env(),
+              preexec=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    is_equal((c.wait(), c.stderr()), (0, 'True\n'))
+    no_engine()
+
+
 # What it refuses
 
 @test('settings that are wrong: one line, 96, and prog is not run')

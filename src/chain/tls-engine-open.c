@@ -2,6 +2,7 @@
 
 #include <sys/wait.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -85,6 +86,8 @@ static int engine_start(struct options const *o, int door)
 static void engine_run(struct options const *o, int const *door)
 {
   int wstat;
+  struct sigaction old;
+  sigaction(SIGCHLD, &(struct sigaction){ .sa_handler = SIG_DFL }, &old);
   pid_t pid = fork();
   if (pid < 0) chain_diesys(0, EXIT_SYSTEM, "fork");
   if (!pid)
@@ -94,6 +97,7 @@ static void engine_run(struct options const *o, int const *door)
   }
   close(door[1]);
   if (wait_pid(pid, &wstat) < 0) chain_diesys(0, EXIT_SYSTEM, "wait for the engine to start");
+  sigaction(SIGCHLD, &old, 0); /* if it is ignored, that is for prog */
   if (wait_estatus(wstat)) _exit(wait_estatus(wstat));
 }
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -105,8 +106,9 @@ def is_libressl():
 
 def resident(argv, env, err):
     """Under TEST_RESIDENT: takes the settings out of env and gives them to a resident engine, of
-    which env then tells. Returns its process, or None where the chain is to have its own: if it
-    has no settings, or bad ones, which a resident engine does not start with."""
+    which env then tells: by a path, or, if it is "opened", by a descriptor. Returns its process and
+    that descriptor; None where the chain is to have its own: if it has no settings, or bad ones,
+    which a resident engine does not start with."""
     settings = {k: env[k] for k in env
                 if k in ('KEYFILE', 'CERTFILE', 'OCSPFILE', 'CAFILE', 'CADIR', 'CRLFILE')
                 or k.startswith(('KEYFILE:', 'CERTFILE:', 'OCSPFILE:', 'TLS_'))}
@@ -114,12 +116,16 @@ def resident(argv, env, err):
     client = 'tls-handshake -c' in script
     if 'tls-handshake' not in script or not (client or 'CERTFILE' in settings) \
             or 'TLS_ENGINE' in env or 'tls-engine-open' in script:
-        return None
+        return None, None
+    is_opened = os.environ['TEST_RESIDENT'] == 'opened'
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     path = temp_dir() + '/engine'
+    bound = [] if is_opened else ['s6-ipcserver-socketbinder', path]
     r, w = os.pipe()
-    p = subprocess.Popen(
-        ['s6-ipcserver-socketbinder', path, 'tls-engined', '-d', str(w)] + ['-c'] * client,
-        env={**env, **settings}, pass_fds=[w], stderr=err)
+    with ours, its:
+        p = subprocess.Popen([*bound, 'tls-engined', '-d', str(w)] + ['-c'] * client,
+                             env={**env, **settings}, pass_fds=[w], stderr=err, stdin=its)
+        fd = fcntl.fcntl(ours, fcntl.F_DUPFD, 200) if is_opened else None
     os.close(w)
     ready = os.read(r, 1)
     os.close(r)
@@ -127,11 +133,13 @@ def resident(argv, env, err):
         p.wait()
         err.seek(0)
         err.truncate()
-        return None
+        if is_opened:
+            os.close(fd)
+        return None, None
     for k in settings:
         del env[k]
-    env['TLS_ENGINE'] = path
-    return p
+    env['TLS_ENGINEFD' if is_opened else 'TLS_ENGINE'] = str(fd) if is_opened else path
+    return p, fd
 
 
 class Chain:
@@ -153,9 +161,11 @@ class Chain:
             if k.startswith(('ASAN_', 'UBSAN_', 'TEST_', 'LSAN_')):
                 environment[k] = os.environ[k]
         environment.update(env or {})
-        self._engined = None
+        self._engined, door = None, None
         if os.environ.get('TEST_RESIDENT'):
-            self._engined = resident(argv, environment, self._err)
+            self._engined, door = resident(argv, environment, self._err)
+        if door:
+            pass_fds = [*pass_fds, door]
 
         def prepare():
             if client and net is not None:
@@ -171,6 +181,8 @@ class Chain:
             stdin=stdio or subprocess.DEVNULL, stdout=stdio or self._err,
             close_fds=not client, pass_fds=() if client else pass_fds)
         self.pid = self._p.pid
+        if door:
+            os.close(door)
         _chains.append(self)
         if net is not None and not keep:
             net.close()
