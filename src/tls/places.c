@@ -12,7 +12,7 @@
 #include "../session/session.h"
 #include "places.h"
 
-enum { SWEEP_SECONDS = 1 };
+enum { SWEEP_MS = 1000, SOON_MS = 50 };
 
 static unsigned int places_all(struct places const *p)
 {
@@ -117,9 +117,10 @@ void places_sweep(struct places *p, pid_t signer)
 /*
   To ask for any child that has ended has the system look at all of them: half of the time, with
   thousands of sessions. So each tells that it ends and is waited for by its process number, and
-  who could not tell is found by a sweep, now and then, or when no other end explains the signal.
+  who could not tell is found by a sweep: now and then, and soon if no other end explains the
+  signal.
 */
-void places_reap(struct places *p, pid_t signer)
+void places_reap(struct places *p)
 {
   unsigned int i, n = p->late_n, reaped = 0;
   p->late_n = 0;
@@ -129,9 +130,10 @@ void places_reap(struct places *p, pid_t signer)
   while (place_hear(p, p->ends[0], &i))
     if (place_reap(p, i)) reaped++;
     else if (p->late_n < PLACES_LATE) p->late[p->late_n++] = i;
-  if (!reaped) return places_sweep(p, signer);
-  if (tain_less(&p->sweep, &tain_infinite)) return;
-  tain_addsec_g(&p->sweep, SWEEP_SECONDS);
+  tain sweep;
+  tain_from_millisecs(&sweep, reaped ? SWEEP_MS : SOON_MS);
+  tain_add_g(&sweep, &sweep);
+  if (tain_less(&sweep, &p->sweep)) p->sweep = sweep;
 }
 
 void places_kill(struct places const *p, int sig)

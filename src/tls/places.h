@@ -49,10 +49,10 @@ extern void place_tell(int fd, unsigned int place);
 extern void places_hear(struct places *);
 
 /*
-  Reaps those that have ended, after a SIGCHLD. places_sweep looks at all children, for those that
-  could not tell; both end the process if the one that is as vital as signer, if not 0, has ended.
+  Reaps those that have told of their end, after a SIGCHLD. places_sweep looks at all children, for
+  those that could not; it ends the process if signer is one of them.
 */
-extern void places_reap(struct places *, pid_t signer);
+extern void places_reap(struct places *);
 extern void places_sweep(struct places *, pid_t signer);
 
 /* Sends all of them a signal. */

@@ -186,8 +186,8 @@ static int worker_serve(struct worker *w)
     if (!tain_future(&limit)) return 0;
     if (x[0].revents) while (selfpipe_read() > 0);
     if (x[1].revents) places_hear(&w->places);
-    if (x[0].revents) places_reap(&w->places, signer_pid());
-    else if (!tain_future(&w->places.sweep)) places_sweep(&w->places, signer_pid());
+    if (x[0].revents) places_reap(&w->places);
+    if (!tain_future(&w->places.sweep)) places_sweep(&w->places, signer_pid());
     if (x[2].revents) worker_obey(w, &limit);
     else if (!tain_future(&w->answer)) worker_go_on(w);
     else if (x[3].revents) worker_greet(w);
