@@ -12,6 +12,7 @@ from engined import LOADED, KeyFiles, client_works, shown_hash, start_engine, wo
 from peer import Peer, plain_context
 from pki import cert_hash, hashed_dir, pki, server_env
 from privileges import as_root
+from proc import children_of, fds_of, find_processes, parent_of, private_memory
 from scratch import temp, temp_dir
 from sessions import is_echoed
 from sockets import tcp_pair
@@ -19,6 +20,7 @@ from tap import is_equal, is_true, run, test, wait_for
 from tcpserver import Server
 
 GOING_ON = 'tls-engined: warning: new settings not loaded: going on with the old ones'
+RENEWALS = int(os.environ.get('TEST_RENEWALS', 4))  # 200 before a release
 SERVER = '''#!/usr/bin/env -S execlineb -P
 s6-envdir ./tls
 tls-engine-open
@@ -139,10 +141,14 @@ def _():
     wait_for(lambda: client_works(e, ['-k', 'localhost']) and LOADED in e.log(), 'a load')
 
 
-@test('nobody is turned away while a pair is renewed, again and again', limit=90)
+@as_root('nobody is turned away while a pair is renewed %d times; the keeper has not grown'
+         % RENEWALS, limit=90 + 5 * RENEWALS)
 def _():
     files = KeyFiles('a')
     server = Server(SERVER, files.env)
+    keeper, = [pid for pid in find_processes('tls-engined') if parent_of(pid) == os.getpid()]
+    shown_by(server)
+    memory, fds = private_memory(keeper), fds_of(keeper)
     context = plain_context()
     done, served, failed = threading.Event(), [], []
 
@@ -156,11 +162,11 @@ def _():
                 served.append(1)
             except (OSError, AssertionError) as why:
                 failed.append(why)
-    threads = [threading.Thread(target=clients) for _ in range(4)]
+    threads = [threading.Thread(target=clients) for _ in range(20 if RENEWALS > 4 else 4)]
     for t in threads:
         t.start()
     try:
-        for i in range(4):
+        for i in range(RENEWALS):
             for name in 'key', 'pem':  # one after the other, as it is in life
                 file = 'KEYFILE' if name == 'key' else 'CERTFILE'
                 shutil.copy('%s/%s.%s' % (pki(), 'ba'[i % 2], name), files.dir + '/new')
@@ -171,6 +177,9 @@ def _():
         for t in threads:
             t.join()
     is_equal(failed, [], 'clients that were turned away')
+    wait_for(lambda: len(children_of(keeper)) == 1, 'one worker')
+    is_equal(len(fds_of(keeper)), len(fds), 'descriptors of the keeper')
+    is_true(private_memory(keeper) - memory <= 64 << 10, 'memory of the keeper')
     is_true(len(served) > 20, 'clients: %d' % len(served))
 
 
