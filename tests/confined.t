@@ -171,10 +171,11 @@ def _():
     peer, c = join_through(e)
     signer, = e.signers()
     os.kill(signer, signal.SIGKILL)
+    said = ['tls-engined: fatal: the signer exited unexpectedly',
+            'tls-engined: warning: the worker exited unexpectedly: starting another one']
+    wait_for(lambda: e.log() == said, 'both lines')  # who comes before that gets no signature
     works_through(e)
-    is_equal(e.log(), ['tls-engined: fatal: the signer exited unexpectedly',
-                       'tls-engined: warning: the worker exited unexpectedly: '
-                       'starting another one'])
+    is_equal(e.log(), said)
     is_echoed(peer)
     ends_well(peer, c)
 
