@@ -5,7 +5,8 @@ import os
 import time
 
 from chain import is_unconfined
-from proc import comm_of, cpu_ticks, find_processes, is_alive, private_memory, state_of, status_of
+from proc import (SIGNER, comm_of, cpu_ticks, find_processes, is_alive, private_memory, state_of,
+                  status_of)
 from tap import SLOW, is_true, wait_for
 
 
@@ -26,7 +27,8 @@ def confined_engine():
     network."""
     def ready():
         return [pid for pid in engines() if status_of(pid)['NoNewPrivs'] == '1'
-                and (status_of(pid)['Seccomp'] == '2' or is_unconfined())]
+                and (status_of(pid)['Seccomp'] == '2' or is_unconfined())
+                and comm_of(pid) != SIGNER]  # which has the engine's name for a moment
     return wait_for(ready, 'an engine that is ready to read the network')[0]
 
 
