@@ -211,19 +211,19 @@ class Chain:
     def stderr(self):
         """What is on stderr so far (and on stdout, where that is not the network), each line of
         ours without its process number."""
-        return without_debugging(without_pid(self.stderr_raw()))
+        return without_pid(self.stderr_raw())
 
     def stderr_raw(self):
         """The same as it was written."""
         size = os.fstat(self._err.fileno()).st_size
-        return os.pread(self._err.fileno(), size, 0).decode(errors='replace')
+        return without_debugging(os.pread(self._err.fileno(), size, 0).decode(errors='replace'))
 
 
 def without_debugging(text):
     """Text less what an engine says at each start that was built for debugging."""
     if not is_unconfined():
         return text
-    line = r'^tls-[a-z]+: (?:\S+: )?warning: built for debugging: .*\n'
+    line = r'^tls-[a-z]+: (?:.*: )?warning: built for debugging: .*\n'
     return re.sub(line, '', text, flags=re.M)
 
 

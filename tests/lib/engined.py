@@ -73,12 +73,12 @@ class Engine:
 
     def log(self):
         """The lines so far, each without its process number."""
-        return without_debugging(without_pid(self.log_raw())).splitlines()
+        return without_pid(self.log_raw()).splitlines()
 
     def log_raw(self):
         """The same as it was written."""
         size = os.fstat(self._err.fileno()).st_size
-        return os.pread(self._err.fileno(), size, 0).decode(errors='replace')
+        return without_debugging(os.pread(self._err.fileno(), size, 0).decode(errors='replace'))
 
     def wait(self, seconds=30):
         return self._p.wait(seconds * SLOW)
