@@ -15,7 +15,7 @@ from peer import Peer
 from pki import server_env
 from scratch import temp_dir
 from sockets import tcp_pair
-from tap import SLOW, is_equal, is_true, run, test
+from tap import SLOW, Skip, is_equal, is_true, run, test
 
 MAN = os.path.join(TOP, 'doc', 'man')
 HTML = os.path.join(TOP, 'doc', 'html')
@@ -240,6 +240,8 @@ def _():
         socket.send_fds(ours, [start], [server.fileno(), server.fileno()])
         server.close()
         peer = Peer(client).handshake()
+        if 'CHACHA20' in peer.tls.cipher()[0]:
+            raise Skip('this libtls prefers another cipher than the example has')
         is_equal(ours.recv(len(facts), socket.MSG_WAITALL), facts, 'FACTS')
         (app_r, its_w), (its_r, app_w) = os.pipe(), os.pipe()
         socket.send_fds(ours, [join], [its_r, its_w])

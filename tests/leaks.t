@@ -56,7 +56,7 @@ class Names:
         for fd, link in fds_of(pid).items():
             name = self.names.get(link, 'socket' if link.startswith('socket:') else link)
             if link == name and is_engined(pid):
-                name = 'lingering'
+                name = 'to the worker'
             if link.startswith('pipe:'):
                 name += ', writing end' if mode_of(pid, fd) == os.O_WRONLY else ', reading end'
             held.append('%d: %s' % (fd, name) if fd < 3 else name)
@@ -96,7 +96,7 @@ NETWORK = '0: network', '1: network', '2: stderr'
 NOTHING = '0: /dev/null', '1: /dev/null', '2: stderr'
 ENGINE = '0: socket', '1: stderr', '2: stderr', 'network', 'network'
 if os.environ.get('TEST_RESIDENT'):
-    ENGINE += 'lingering, writing end',  # where a session says that it only waits for its peer
+    ENGINE += ('to the worker, writing end',) * 2  # where a session says that it lingers, or ends
 CHANNEL = 'socket'  # to the signer
 APP_PIPES = 'to the application, reading end', 'from the application, writing end'
 TLS_PIPES = 'to the application, writing end', 'from the application, reading end'

@@ -16,7 +16,7 @@ import socket
 
 from peer import TLS13, Peer, plain_context
 from scratch import temp
-from tap import is_equal
+from tap import Skip, is_equal
 
 _crypto = ctypes.CDLL(_ssl.__file__)
 _crypto.EVP_CIPHER_CTX_new.restype = _crypto.EVP_aes_256_gcm.restype = ctypes.c_void_p
@@ -95,6 +95,8 @@ class Forger(Peer):
 
     def handshake(self):
         super().handshake()
+        if 'CHACHA20' in self.tls.cipher()[0]:  # what a libtls without assembler likes best
+            raise Skip('this makes records with AES only')
         is_equal(self.tls.cipher()[0].replace('-', '_')[-14:], '256_GCM_SHA384', 'cipher')
         with open(self._keylog) as f:
             log = {line.split()[0]: line.split()[1:] for line in f}
