@@ -55,6 +55,7 @@ src/tls/trust.o: src/tls/trust.c src/session/session.h src/tls/config.h src/tls/
 src/tls/watch.o: src/tls/watch.c src/session/session.h src/tls/failure.h src/tls/trust.h src/tls/watch.h
 src/tls/worker.o: src/tls/worker.c src/session/progname.h src/session/session.h src/tls/confine.h src/tls/door.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/keypairs.h src/tls/places.h src/tls/rehearse.h src/tls/serve.h src/tls/settings.h src/tls/signer.h src/tls/worker.h
 tests/unit/calls.o: tests/unit/calls.c src/session/session.h src/tls/confine.h src/tls/failure.h
+tests/unit/places.o: tests/unit/places.c src/tls/places.h
 tests/unit/session.o: tests/unit/session.c src/session/progname.h src/session/session.h
 tests/unit/signer.o: tests/unit/signer.c src/session/session.h src/tls/failure.h src/tls/file.h src/tls/key.h src/tls/signer.h
 tests/fuzz/hello.o: tests/fuzz/hello.c src/chain/hello.h src/session/hostname.h
@@ -87,6 +88,8 @@ OBJECTS_tls-engined := src/tls/tls-engined.o src/tls/buf.o src/tls/config.o src/
 LIBS_tls-engined = $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/unit/session := tests/unit/session.o src/session/progname.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/unit/session = $(LIB_CMOCKA) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
+OBJECTS_tests/unit/places := tests/unit/places.o src/tls/places.o
+LIBS_tests/unit/places = $(LIB_CMOCKA) $(LIB_SKALIBS) $(LIB_CLOCK)
 OBJECTS_tests/unit/signer := tests/unit/signer.o tests/fuzz/unconfined.o src/tls/failure.o src/tls/file.o src/tls/inherit.o src/tls/key.o src/tls/pem.o src/tls/signer.o src/tls/text.o src/session/progname.o
 LIBS_tests/unit/signer = $(LIB_CMOCKA) $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/unit/calls := tests/unit/calls.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/failure.o src/tls/filter.o src/tls/text.o

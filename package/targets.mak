@@ -10,7 +10,7 @@ TEST_TARGETS := tests/fuzz/session tests/fuzz/hello
 ifneq ($(WITHOUT_CMOCKA),yes)
 TEST_TARGETS += tests/unit/session
 ifneq ($(WITHOUT_ENGINE),yes)
-TEST_TARGETS += tests/unit/signer
+TEST_TARGETS += tests/unit/places tests/unit/signer
 endif
 endif
 ifneq ($(WITHOUT_ENGINE),yes)

@@ -46,14 +46,6 @@ void place_take(struct places *p, pid_t pid)
   p->n++;
 }
 
-static void place_vacate(struct places *p, unsigned int i)
-{
-  p->lingering -= p->place[i].is_lingering;
-  p->place[i] = (struct place){ .pid = 0 };
-  p->n--;
-  p->vacant[places_all(p) - 1 - p->n] = i;
-}
-
 void place_own(struct places *p)
 {
   fd_close(p->lingers[0]);
@@ -80,6 +72,16 @@ void places_hear(struct places *p)
     p->lingering += !p->place[i].is_lingering;
     p->place[i].is_lingering = 1;
   }
+}
+
+/* What the session has told must not be taken for the next one's. */
+static void place_vacate(struct places *p, unsigned int i)
+{
+  places_hear(p);
+  p->lingering -= p->place[i].is_lingering;
+  p->place[i] = (struct place){ .pid = 0 };
+  p->n--;
+  p->vacant[places_all(p) - 1 - p->n] = i;
 }
 
 static void crash_warn(pid_t pid, int wstat)
