@@ -129,19 +129,25 @@ extern int chain_getfd(struct chain_network const *net, char const *name, char c
 /* The number that s is, to *n, at most INT_MAX. Returns 0 if it is none. */
 extern int chain_scan(char const *s, unsigned int *n);
 
+enum
+{
+  ABOVE_STANDARD = 3, /* no message of a program whose 0, 1 or 2 is closed can get there */
+  ABOVE_CLIENT = 8,   /* a UCSPI client puts the network on 6 and 7, whatever is there */
+};
+
 /*
-  Makes a pair of connected descriptors, close-on-exec and above 2, so that no message of a
-  program whose 0, 1 or 2 is closed can get into them. Returns 1, or 0 with errno set.
+  Makes a pair of connected descriptors, close-on-exec, from ABOVE_STANDARD on. Returns 1, or 0
+  with errno set.
 */
 extern int chain_pipe(int fd[2]);
 extern int chain_socketpair(int fd[2]);
 
-/* The same for a descriptor, which may be -1: returns one above 2, or -1, with fd closed. */
-extern int chain_lift(int fd);
+/* A descriptor that is lowest at least, close-on-exec; or -1, as fd may be, with fd closed. */
+extern int chain_lift(int fd, int lowest);
 
 /*
   The door of an engine that is opened before its chains: a pair of sockets, close-on-exec and
-  non-blocking, that leaves 6 and 7 to a UCSPI client. Returns 1, or 0 with errno set.
+  non-blocking, from ABOVE_CLIENT on. Returns 1, or 0 with errno set.
 */
 extern int chain_doorpair(int fd[2]);
 

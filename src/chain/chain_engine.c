@@ -35,7 +35,7 @@ int chain_engine_spawn(char const **step)
 /* A connection that finds the backlog full is not queued, so it is tried again. */
 int chain_engine_connect(char const *path, tain const *deadline, char const **step)
 {
-  int fd = chain_lift(ipc_stream_nbcoe());
+  int fd = chain_lift(ipc_stream_nbcoe(), ABOVE_STANDARD);
   *step = "unable to connect to TLS_ENGINE: ";
   if (fd < 0) return -1;
   while (!ipc_connect(fd, path))

@@ -1,5 +1,6 @@
 /* ISC licence: see COPYING. */
 
+#include <sys/socket.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -28,22 +29,22 @@ int chain_getfd(struct chain_network const *net, char const *name, char const *o
   return fd;
 }
 
-int chain_lift(int fd)
+int chain_lift(int fd, int lowest)
 {
-  if (fd < 0 || fd > 2) return fd;
-  int high = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  if (fd < 0 || fd >= lowest) return fd;
+  int high = fcntl(fd, F_DUPFD_CLOEXEC, lowest);
   int e = errno;
   close(fd);
   errno = e;
   return high;
 }
 
-/* Lifts both above 2; on failure closes what is open of them. */
-static int fds_lift(int fd[2])
+/* Lifts both; on failure closes what is open of them. */
+static int fds_lift(int fd[2], int lowest)
 {
   for (int i = 0; i < 2; i++)
   {
-    fd[i] = chain_lift(fd[i]);
+    fd[i] = chain_lift(fd[i], lowest);
     if (fd[i] >= 0) continue;
     int e = errno;
     close(fd[!i]);
@@ -55,10 +56,16 @@ static int fds_lift(int fd[2])
 
 int chain_pipe(int fd[2])
 {
-  return pipecoe(fd) == 0 && fds_lift(fd);
+  return pipecoe(fd) == 0 && fds_lift(fd, ABOVE_STANDARD);
 }
 
 int chain_socketpair(int fd[2])
 {
-  return ipc_pair_coe(fd) == 0 && fds_lift(fd);
+  return ipc_pair_coe(fd) == 0 && fds_lift(fd, ABOVE_STANDARD);
+}
+
+int chain_doorpair(int fd[2])
+{
+  return socketpair_internal(AF_UNIX, SOCK_SEQPACKET, 0, O_CLOEXEC | O_NONBLOCK, fd) == 0
+    && fds_lift(fd, ABOVE_CLIENT);
 }
