@@ -5,10 +5,12 @@ import os
 import re
 import shutil
 import ssl
+import subprocess
 import sys
 
 from machine import package, shared
 
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TLS12 = ssl.TLSVersion.TLSv1_2
 
 
@@ -50,6 +52,28 @@ def labelled(text):
     """LABEL=DIR:LABEL=DIR..."""
     return [(label, os.path.abspath(dir))
             for label, dir in (x.split('=', 1) for x in text.split(':') if x)]
+
+
+def with_musl(dir, options, label, engines):
+    """Builds stages with musl in dir, where they find the engines of another directory."""
+    tree = dir + '/tree'
+    for name in 'src', 'package':
+        shutil.copytree('%s/%s' % (TOP, name), '%s/%s' % (tree, name),
+                        ignore=shutil.ignore_patterns('*.o'))
+    for name in 'configure', 'Makefile':
+        shutil.copy2('%s/%s' % (TOP, name), tree)
+    for argv in (['./configure', 'CC=musl-gcc', '--without-engine', '--bindir=' + dir,
+                  '--libexecdir=' + dir, *options], ['make', '-s']):
+        p = subprocess.run(argv, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                           text=True)
+        if p.returncode:
+            sys.exit('bench: fatal: no stages with musl: ' + p.stdout.rstrip().rpartition('\n')[2])
+    for name in os.listdir(tree):
+        if name.startswith('tls-'):
+            shutil.move('%s/%s' % (tree, name), dir)
+    for name in 'tls-engine', 'tls-engined':
+        shutil.copy2('%s/%s' % (engines, name), dir)
+    return label + ', musl stages', dir
 
 
 def of_tls_chain(label, path):
@@ -122,6 +146,10 @@ def of_path():
             yield Contender(kind, kind, shutil.which(kind), immediate, **options)
 
 
-def contenders(bindirs):
-    ours = [c for label, dir in labelled(bindirs) for c in of_tls_chain(label, dir)]
+def contenders(bindirs, tmp):
+    """tmp: a directory for what is built."""
+    bindirs = labelled(bindirs)
+    if 'MUSL' in os.environ:
+        bindirs.append(with_musl(tmp + '/musl', os.environ['MUSL'].split(), *bindirs[0]))
+    ours = [c for label, dir in bindirs for c in of_tls_chain(label, dir)]
     return [*ours, *of_s6_networking(), *of_path()]

@@ -2,7 +2,9 @@
 """What is measured. The docstring of a section is its description on the page of the results."""
 
 import contextlib
+import itertools
 import os
+import shutil
 import socket
 import ssl
 import threading
@@ -18,6 +20,7 @@ PINNED = ['TLS_AES_128_GCM_SHA256', *CIPHERS12]  # the first by client.cnf
 TOGETHER = 4  # clients at once
 MESSAGE = b'm' * 64
 BURST, REST = 100, 0.02  # round trips, seconds
+OTHER_SIDE = 'fd'  # in an argv: the number of the descriptor
 
 
 class Section:
@@ -46,8 +49,10 @@ class Bench:
         return Server(contender, [self.app, *argv], '%s/%s' % (self.dir, key or self.o.keys[0]),
                       self.dir, max(self.o.held), **kw)
 
-    def client(self, contender, server, key=None, version=None):
-        """A function that makes a session with that server."""
+    def client(self, contender, server, key=None, version=None, names=('localhost',)):
+        """A function that makes a session with that server, of which it asks for each of the
+        names in turn."""
+        names = itertools.cycle(names)
         context = self.context(contender, key or self.o.keys[0], version or self.o.tls[0])
 
         def connect():
@@ -57,7 +62,7 @@ class Bench:
                     s.sendall(b'STARTTLS\n')
                     if s.recv(100) != b'go\n':
                         raise OSError('no answer in plaintext')
-                t = context.wrap_socket(s, server_hostname='localhost')
+                t = context.wrap_socket(s, server_hostname=next(names))
                 undo.pop_all()
             what = t.version(), t.cipher()[0]
             if what[1] not in PINNED:
@@ -107,6 +112,31 @@ class Bench:
                 self.sessions(self.o.sessions, self.client(c, server))
                 return {head: server.stop() * 1000 / self.o.sessions}
         return [head], [measure]
+
+    def names(self):
+        """As in the first section, but the certificate is chosen by the name that the client asks
+        for: tls-peek looks at its ClientHello, and s6-envdir takes the settings from the directory
+        of that name, of which there is one, or ten thousand, each with a key and a certificate.
+        Each session has an engine of its own."""
+        heads = {n: 'of %d (ms)' % n for n in (1, 10000)}
+        growth = 'of 10000 to of 1 (ratio)'
+        choose = 'importas -i name TLS_HELLO_SERVERNAME s6-envdir %s/${name} $@'
+
+        def measure(c):
+            if c.kind != 'tls-chain' or c.engine or not shutil.which('s6-envdir'):
+                return {}
+            result = {}
+            for n, head in heads.items():
+                dir, names = certificates(self.dir, self.o.keys[0], n)
+                wrap = lambda app, keys: ['tls-peek', 'execlineb', '-s0', '-c', choose % dir,
+                                          *c.immediate(app, keys)]
+                with self.serve(c, [], wrap=wrap) as server:
+                    asked = names[::max(1, n // self.o.sessions)]
+                    self.sessions(self.o.sessions, self.client(c, server, names=asked))
+                    result[head] = server.stop() * 1000 / self.o.sessions
+            result[growth] = result[heads[10000]] / result[heads[1]]
+            return result
+        return [*heads.values(), growth], [measure]
 
     def rate(self):
         """Sessions a second as in the first section, by 4 clients at once on the same machine;
@@ -292,11 +322,11 @@ class Bench:
         executes the instruction CPUID some 40 times when it starts, to learn what the processor can
         do; on a virtual machine each is answered by the hypervisor, and takes microseconds. With
         musl there are none."""
-        heads = ['tls-await (µs)', 'tls-ctl-start (µs)']
+        heads = ['tls-await (µs)', 'tls-ctl-start (µs)', 'tls-peek (µs)']
         reply = b'SSL_PROTOCOL=TLSv1.3\0SSL_CIPHER=TLS_AES_128_GCM_SHA256\0\0'
 
         def spawn(argv, said=b''):
-            """CPU seconds of a process with an other side that has said this."""
+            """CPU seconds of a process with an other side that has said this, and ended."""
             ours, its = socket.socketpair()
             with ours, its:
                 ours.sendall(said)
@@ -305,6 +335,7 @@ class Bench:
                 fd = str(its.fileno())
                 env = {'PATH': os.environ['PATH'], 'TLS_CTLFD': fd, 'SSLCTLFD': fd,
                        'SSLREADFD': '0', 'SSLWRITEFD': '1'}
+                argv = [fd if word is OTHER_SIDE else word for word in argv]
                 before = processes.cpu_of_dead()
                 _, status = os.waitpid(os.posix_spawn(argv[0], argv, env), 0)
                 if status:
@@ -316,11 +347,12 @@ class Bench:
                 return {}
             end = [self.dir + '/empty']
             if c.kind == 'empty':
-                chains = {heads[0]: ([c.program, *end], b''), heads[1]: ([c.program, *end], b'')}
+                chains = {head: ([c.program, *end], b'') for head in heads}
             else:
                 dir = c.path.rstrip(':')
                 chains = {heads[0]: ([dir + '/tls-await', *end], b'y'),
-                          heads[1]: ([dir + '/tls-ctl-start', *end], reply)}
+                          heads[1]: ([dir + '/tls-ctl-start', *end], reply),
+                          heads[2]: ([dir + '/tls-peek', '-6', OTHER_SIDE, *end], client_hello())}
             spent = dict.fromkeys(heads, 0)
             for _ in range(self.o.sessions * 5):
                 alone = spawn(end)
@@ -328,6 +360,30 @@ class Bench:
                     spent[head] += spawn(*chain) - alone
             return {head: s / (self.o.sessions * 5) * 1e6 for head, s in spent.items()}
         return heads, [measure]
+
+
+def client_hello():
+    out, context = ssl.MemoryBIO(), ssl.create_default_context()
+    client = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname='localhost')
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return out.read()
+
+
+def certificates(dir, key, n):
+    """A directory with n directories, each of a name and with KEYFILE and CERTFILE for it; and the
+    names. All certificates are alike, but each has a file of its own."""
+    top, names = '%s/names-%d' % (dir, n), ['n%d.example.net' % i for i in range(n)]
+    if not os.path.exists(top):
+        os.makedirs(top + '/pem')
+        for name in names:
+            os.mkdir('%s/%s' % (top, name))
+            for setting, file in ('KEYFILE', 'key.pem'), ('CERTFILE', 'cert.pem'):
+                path = '%s/pem/%s-%s' % (top, name, file)
+                shutil.copyfile('%s/%s/%s' % (dir, key, file), path)
+                with open('%s/%s/%s' % (top, name, setting), 'w') as f:
+                    f.write(path)
+    return top, names
 
 
 def memory(sessions):
@@ -338,6 +394,7 @@ TITLES = {
     'session': 'A session: CPU time',
     'rate': 'Sessions a second',
     'delayed': 'A session after a plaintext phase: CPU time',
+    'names': 'A session whose certificate is chosen by name: CPU time',
     'bulk': 'Bulk: throughput, and CPU time for a gigabyte',
     'trips': 'Round trips of small messages',
     'plain': 'A held session in the plaintext phase: memory',

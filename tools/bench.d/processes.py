@@ -121,10 +121,12 @@ def listening_port(known):
 
 
 class Server:
-    """A contender before an application, on a free port of 127.0.0.1."""
+    """A contender before an application, on a free port of 127.0.0.1. wrap: as immediate and
+    delayed of a contender, instead of these."""
 
-    def __init__(self, contender, app, keys, dir, most=0, delayed=False):
+    def __init__(self, contender, app, keys, dir, most=0, delayed=False, wrap=None):
         self.keys, self.delayed, self.processes = keys, delayed, []
+        self.wrap = wrap or (contender.delayed if delayed else contender.immediate)
         self.before = cpu_of_dead()
         self.log = open(dir + '/log', 'a')
         env = {'PATH': contender.path + os.environ['PATH'],
@@ -159,8 +161,7 @@ class Server:
 
     def start(self, contender, app, env):
         backend = self.tcp(app, env) if contender.server == 'proxy' else None
-        wrap = contender.delayed if self.delayed else contender.immediate
-        argv = wrap(backend or app, self.keys)
+        argv = self.wrap(backend or app, self.keys)
         if contender.server == 'tcpserver':
             return self.tcp(argv, env)
         self.popen(argv, env=env, stdout=self.log)
