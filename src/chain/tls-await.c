@@ -8,6 +8,7 @@
 #include <skalibs/sgetopt.h>
 #include <skalibs/tai.h>
 
+#include "../session/help.h"
 #include "../session/progname.h"
 #include "chain.h"
 
@@ -50,6 +51,7 @@ int main(int argc, char const *const *argv)
   int required = 0, bad = 0;
   struct chain_network net = CHAIN_SERVER;
   progname_set(prog, "tls-await", "");
+  help_give(argc, argv, USAGE);
   subgetopt l = SUBGETOPT_ZERO;
   for (int opt; (opt = subgetopt_r(argc, argv, "ct:r", &l)) != -1; )
     switch (opt)

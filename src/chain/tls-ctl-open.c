@@ -8,6 +8,7 @@
 
 #include <execline/execline.h>
 
+#include "../session/help.h"
 #include "../session/progname.h"
 #include "chain.h"
 
@@ -57,6 +58,7 @@ int main(int argc, char const **argv)
   int settings = CHAIN_SETTINGS, orphan = 1, bad = 0;
   struct chain_network net = chain_network_find();
   progname_set(prog, "tls-ctl-open", "");
+  help_give(argc, (char const *const *)argv, USAGE);
   chain_unlog(&net);
   subgetopt l = SUBGETOPT_ZERO;
   for (int opt; (opt = subgetopt_r(argc, argv, "ZD", &l)) != -1; )

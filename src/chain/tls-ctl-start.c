@@ -11,6 +11,7 @@
 #include <skalibs/djbunix.h>
 #include <skalibs/sgetopt.h>
 
+#include "../session/help.h"
 #include "../session/progname.h"
 #include "chain.h"
 
@@ -98,6 +99,7 @@ int main(int argc, char const *const *argv)
   char command = 'Y';
   struct chain_network net = CHAIN_SERVER;
   progname_set(prog, "tls-ctl-start", "");
+  help_give(argc, argv, USAGE);
   subgetopt l = SUBGETOPT_ZERO;
   for (int opt; (opt = subgetopt_r(argc, argv, "cy", &l)) != -1; )
     switch (opt)

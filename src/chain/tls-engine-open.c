@@ -11,6 +11,7 @@
 #include <skalibs/sgetopt.h>
 #include <skalibs/types.h>
 
+#include "../session/help.h"
 #include "../session/progname.h"
 #include "chain.h"
 
@@ -107,6 +108,7 @@ int main(int argc, char const *const *argv)
   struct options o = { .settings = CHAIN_SETTINGS };
   int door[2];
   progname_set(prog, "tls-engine-open", "");
+  help_give(argc, argv, USAGE);
   argv += open_options(&o, argc, argv);
   if (o.bad) chain_dieusage(0, USAGE);
   settings_check();

@@ -13,6 +13,7 @@
 #include <skalibs/tai.h>
 #include <skalibs/types.h>
 
+#include "../session/help.h"
 #include "../session/progname.h"
 #include "../session/session.h"
 #include "chain.h"
@@ -220,6 +221,7 @@ int main(int argc, char const *const *argv)
   size_t n = 0;
   tain deadline = TAIN_INFINITE;
   progname_set(prog, "tls-handshake", "");
+  help_give(argc, argv, USAGE);
   argv += options_get(&o, argc, argv);
   chain_unlog(&o.net);
   options_check(&o);

@@ -13,6 +13,7 @@
 #include <skalibs/sgetopt.h>
 #include <skalibs/tai.h>
 
+#include "../session/help.h"
 #include "../session/progname.h"
 #include "../session/session.h"
 #include "chain.h"
@@ -154,6 +155,7 @@ int main(int argc, char const *const *argv)
   struct session s;
   int drop = CHAIN_TLS | CHAIN_SETTINGS, wait = 0, bad = 0, plain[2], place[2];
   progname_set(prog, "tls-io", "");
+  help_give(argc, argv, USAGE);
   subgetopt l = SUBGETOPT_ZERO;
   for (int opt; (opt = subgetopt_r(argc, argv, "SsJjt:wZ", &l)) != -1; )
     switch (opt)

@@ -10,6 +10,7 @@
 #include <skalibs/sgetopt.h>
 #include <skalibs/tai.h>
 
+#include "../session/help.h"
 #include "../session/progname.h"
 #include "chain.h"
 #include "hello.h"
@@ -103,6 +104,7 @@ int main(int argc, char const *const *argv)
   size_t n = 0;
   int any = 0, bad = 0;
   progname_set(prog, "tls-peek", "");
+  help_give(argc, argv, USAGE);
   subgetopt l = SUBGETOPT_ZERO;
   for (int opt; (opt = subgetopt_r(argc, argv, "at:6:", &l)) != -1; )
     switch (opt)

@@ -10,15 +10,19 @@
 
 #include <skalibs/strerr.h>
 
+#include "../session/help.h"
 #include "../session/progname.h"
 #include "crash.h"
 #include "inherit.h"
 #include "serve.h"
 
-int main(void)
+#define USAGE "tls-engine, which only tls-handshake starts"
+
+int main(int argc, char const *const *argv)
 {
   char prog[PROGNAME_SIZE];
   progname_set(prog, "tls-engine", "");
+  help_give(argc, argv, USAGE);
   inherit_close_from(3);
   if (!inherit_output()) strerr_diefusys(EXIT_SYSTEM, "prepare descriptors");
   inherit_signals();

@@ -21,6 +21,7 @@
 #include <skalibs/tai.h>
 #include <skalibs/types.h>
 
+#include "../session/help.h"
 #include "../session/progname.h"
 #include "inherit.h"
 #include "keeper.h"
@@ -51,6 +52,7 @@ int main(int argc, char const *const *argv)
   char prog[PROGNAME_SIZE];
   int notif = -1;
   progname_set(prog, "tls-engined", "");
+  help_give(argc, argv, USAGE);
   subgetopt l = SUBGETOPT_ZERO;
   for (int opt; (opt = subgetopt_r(argc, argv, "cd:m:t:u:", &l)) != -1; )
     switch (opt)
