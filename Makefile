@@ -84,6 +84,12 @@ install: all
 	@for i in $(LIBEXEC_TARGETS); do \
 	  $(INSTALL) -m 755 $$i $(DESTDIR)$(libexecdir)/ || exit 1; done
 	$(INSTALL) -d -m 555 $(DESTDIR)$(libexecdir)/empty
+	@for i in $(COMMANDS); do \
+	  sed 's,^lib=.*,lib=$(libexecdir),' examples/$$i > $(DESTDIR)$(bindir)/$$i && \
+	  chmod 755 $(DESTDIR)$(bindir)/$$i || exit 1; done
+	@for i in $(PARTS); do \
+	  d=$(DESTDIR)$(libexecdir)/$$i; mode=644; [ ! -x examples/$$i ] || mode=755; \
+	  $(INSTALL) -d $${d%/*} && $(INSTALL) -m $$mode examples/$$i $$d || exit 1; done
 	@for i in $(MANPAGES); do \
 	  d=$(DESTDIR)$(mandir)/man$${i##*.}; \
 	  $(INSTALL) -d $$d && $(INSTALL) -m 644 $$i $$d/ || exit 1; done
@@ -92,7 +98,9 @@ install: all
 	  $(INSTALL) -d $${d%/*} && $(INSTALL) -m $$mode $$i $$d || exit 1; done
 
 uninstall:
-	rm -f $(PROGRAMS:%=$(DESTDIR)$(bindir)/%) $(LIBEXEC_TARGETS:%=$(DESTDIR)$(libexecdir)/%)
+	rm -f $(patsubst %,$(DESTDIR)$(bindir)/%,$(PROGRAMS) $(COMMANDS))
+	rm -f $(patsubst %,$(DESTDIR)$(libexecdir)/%,$(LIBEXEC_TARGETS) $(PARTS))
+	-rmdir $(DESTDIR)$(libexecdir)/policy $(DESTDIR)$(libexecdir)/starttls 2>/dev/null
 	rm -f $(foreach i,$(MANPAGES),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $i))/$(notdir $i))
 	rm -f $(patsubst %,$(DESTDIR)$(docdir)/%,$(patsubst doc/%,%,$(DOCS)))
 	-cd $(DESTDIR)$(docdir) 2>/dev/null && find . -depth -type d -exec rmdir {} + 2>/dev/null

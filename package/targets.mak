@@ -6,6 +6,10 @@ ifeq ($(WITHOUT_ENGINE),yes)
 ENGINE_TARGETS :=
 LIBEXEC_TARGETS :=
 endif
+# Scripts in examples that people type, and what these share, which goes into libexecdir.
+COMMANDS := starttls-cert starttls-chain starttls-connect starttls-dial tls-connect
+PARTS := interactive policy/print-cert starttls/ftp starttls/imap starttls/lib starttls/nntp
+PARTS += starttls/pop3 starttls/postgres starttls/sieve starttls/smtp starttls/xmpp
 TEST_TARGETS := tests/fuzz/session tests/fuzz/hello
 ifneq ($(WITHOUT_CMOCKA),yes)
 TEST_TARGETS += tests/unit/session

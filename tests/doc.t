@@ -36,6 +36,11 @@ def programs():
             + [(p, p + '.8', 'src/tls/%s.c' % p) for p in targets('ENGINE_TARGETS')])
 
 
+def commands():
+    """(name, page, source) of each script that users run."""
+    return [(p, p + '.1', 'examples/' + p) for p in targets('COMMANDS')]
+
+
 def section(text, name):
     return re.search(r'^\.Sh %s\n(.*?)(?=^\.Sh |\Z)' % name, text, re.M | re.S)[1]
 
@@ -108,10 +113,11 @@ def _():
 
 @test('every program has a page, and the overview tells of it')
 def _():
-    wanted = [p for _, p, _ in programs()] + [p + '.8' for p in targets('LIBEXEC_TARGETS')]
+    wanted = ([p for _, p, _ in programs() + commands()]
+              + [p + '.8' for p in targets('LIBEXEC_TARGETS')])
     is_equal(sorted(p for p in PAGES if not p.endswith('.7')), sorted(wanted), 'pages of programs')
     for p in PAGES:
-        is_true('.Xr %s %s' % tuple(p.rsplit('.', 1)) in page('tls-chain.7') or p == 'tls-chain.7',
+        is_true('Xr %s %s' % tuple(p.rsplit('.', 1)) in page('tls-chain.7') or p == 'tls-chain.7',
                 'the overview leads to ' + p)
 
 
@@ -123,7 +129,10 @@ def usage_of_page(name, its_page):
         optional = line[0] == 'Op'
         words += ['['] * optional
         for word in line[optional:]:
-            if word in ('Nm', 'Fl', 'Ar', 'No'):
+            if word == 'Op':
+                words.append('[')
+                optional += 1
+            elif word in ('Nm', 'Fl', 'Ar', 'No'):
                 macro = word
             else:
                 words.append('-' + word if macro == 'Fl' and word != '|' else word)
@@ -139,12 +148,16 @@ def _():
                            stderr=subprocess.PIPE, text=True)
         is_equal(p.returncode, 100, name)
         is_equal(without_pid(p.stderr), '%s: usage: %s\n' % (name, usage_of_page(name, its_page)))
+    for name, its_page, source in commands():
+        said = subprocess.run([TOP + '/' + source, '-h'], stdout=subprocess.PIPE, text=True).stdout
+        is_equal(said, 'usage: %s\n' % usage_of_page(name, its_page))
 
 
 @test('every option in the code is described in the page, and no other')
 def _():
-    for name, its_page, source in programs():
-        options = re.search(r'subgetopt_r\([^"]*"([^"]*)"', read(source))[1]
+    for name, its_page, source in programs() + commands():
+        options = re.search(r'subgetopt_r\([^"]*"([^"]*)"|getopts (\S*) opt|$', read(source))
+        options = (options[1] or options[2] or '').removesuffix('hV')
         described = re.findall(r'^\.It Fl (\w)( Ar \w+)?$', page(its_page), re.M)
         is_equal(sorted(o + ':' * bool(a) for o, a in described),
                  sorted(re.findall(r'\w:?', options)), name)

@@ -44,8 +44,9 @@ def gets_nothing(cert='server'):
 
 def visit(server, policy, *args, **more):
     """Greets the server, which nobody has verified, if the policy allows it."""
-    return example('dial', 'tls', '127.0.0.1', server.port, 'tls-handshake', '-c', '-v', 0, '-k',
-                   'example.org', '-N', POLICY + policy, *args, 'tls-io', *SAY_HELLO, **more)
+    return example('starttls-dial', 'tls', '127.0.0.1', server.port, 'tls-handshake', '-c', '-v',
+                   0, '-k', 'example.org', '-N', POLICY + policy, *args, 'tls-io', *SAY_HELLO,
+                   **more)
 
 
 # For a client
@@ -166,14 +167,80 @@ def _():
     is_equal(result.err, '')
     start, end = openssl('x509', '-in', pki() + '/server.pem', '-noout', '-dates', '-dateopt',
                          'iso_8601').decode().split('\n')[:2]
-    is_equal(result.out.decode().splitlines(), [
+    said = result.out.decode().splitlines()
+    names, protocol = said.pop(2), said.pop(7)
+    is_true(re.fullmatch('names       localhost, example.org, .*', names), names)
+    is_true(re.fullmatch('protocol    TLSv1.3, TLS_[A-Z0-9_]+', protocol), protocol)
+    is_equal(said, [
         'subject     /CN=server',
         'issuer      /CN=Test ca',
+        'key         EC P-256',
         'hash        ' + cert_hash('server'),
         'valid from  ' + start.split('=')[1].replace('Z', ' UTC'),
         'valid until ' + end.split('=')[1].replace('Z', ' UTC'),
         'days left   29',
         'verified    yes, for www.example.net'])
+
+
+def lists(text, *options):
+    result = example('starttls-cert', *options, input=text.encode())
+    return result.code, result.out.decode(), result.err
+
+
+@test('starttls-cert -w: 1 if too few days are left; a list has a line for each; -q')
+def _():
+    server = Played(*[gets_nothing()] * 6)
+    here = 'tls 127.0.0.1 %d' % server.port
+    name = ['-k', 'example.org']
+    result = example('starttls-cert', '-w', '29', *name, *here.split())
+    is_done(result)
+    result = example('starttls-cert', '-w', '30', *name, *here.split())
+    is_done(result, 1)
+    is_equal(result.out.decode().splitlines()[-1].strip(), 'less than 30 days are left')
+    result = example('starttls-cert', '-q', *name, *here.split())
+    is_equal((result.code, result.out, result.err), (0, b'', ''))
+    closed = 'tls 127.0.0.1 %d' % free_port()
+    lost = 'bad      -  %s: no connection to 127.0.0.1 port %s: ' % (closed, closed.split()[-1])
+    text = '# ours\n\n%s\n' % here
+    is_equal(lists(text, '-w', '29'), (0, 'ok      29  %s\n' % here, ''))
+    is_equal(lists(text, '-w', '30', '-q'), (1, 'soon    29  %s\n' % here, ''))
+    code, out, err = lists('%s\n%s' % (closed, text), '-q')
+    is_equal((code, err), (111, ''))
+    is_true(out.startswith(lost) and out.count('\n') == 1, out)
+    server.join()
+    code, out, err = lists('tls example.org 443 now\n')
+    is_equal((code, out), (100, ''))
+    is_true('starttls-cert: fatal: a line of the list is not PROTO HOST [ PORT ]' in err, err)
+
+
+@test('starttls-cert -t: who does not answer is given up, 124')
+def _():
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        is_refused(example('starttls-cert', '-t', '1', 'smtp', '127.0.0.1',
+                           silent.getsockname()[1]), 124,
+                   'starttls-cert: fatal: 127.0.0.1 has not answered in 1 s')
+
+
+@test('localhost, and an address of IPv6; without bash, by what there is; or what is missing')
+def _():
+    server = Played(gets_nothing(), host='::1')
+    is_done(example('starttls-cert', '-k', 'example.org', 'tls', '::1', server.port))
+    server.join()
+    server = Played(gets_nothing())
+    is_done(example('starttls-cert', '-k', 'example.org', 'tls', 'localhost', server.port))
+    server.join()
+    tools = temp_dir()
+    for name in 'sh', 'tcpclient', 'true', 'cat':
+        path = shutil.which(name)
+        path and os.symlink(path, tools + '/' + name)
+    env = {'PATH': tools}
+    if os.path.exists(tools + '/tcpclient'):
+        result = example('starttls-dial', 'tls', '127.0.0.1', free_port(), 'true', env=env)
+        is_true(result.err.startswith('tcpclient: unable to connect'), result)
+        os.unlink(tools + '/tcpclient')
+    is_refused(example('starttls-dial', 'tls', '127.0.0.1', '1', 'true', env=env), 111,
+               'starttls-dial: fatal: nothing here connects: install bash, s6-networking or '
+               'ucspi-tcp')
 
 
 @test('starttls-cert: one that cannot be verified is shown all the same, and why: 97')
@@ -194,8 +261,8 @@ def _():
         is_done(result, 97)
         is_equal(result.err, '')
         lines = result.out.decode().splitlines()
-        is_equal(lines[2], 'hash        ' + cert_hash('server'))
-        is_true(re.match('verified    no: ' + reason, lines[6]), lines)
+        is_true('hash        ' + cert_hash('server') in lines, lines)
+        is_true(re.match('verified    no: ' + reason, lines[-1]), lines)
 
 
 @test('starttls-cert: an expired one has less than no days left')
@@ -227,7 +294,7 @@ def _():
         server.join()
         is_done(result, 97)
         is_equal(result.err, '')
-        return result.out.decode().splitlines()[3:6]
+        return re.findall('^(?:valid|days).*', result.out.decode(), re.M)
 
     end = calendar.timegm((1965, 1, 2, 3, 4, 5))
     before = int(time.time())
@@ -259,9 +326,10 @@ def _():
     for program in 'starttls-cert', 'starttls-chain':
         result = example(program, 'tls', '127.0.0.1', free_port())
         is_equal((result.code, result.out), (111, b''))
-        is_true(result.err.startswith('tcpclient: unable to connect'), result)
+        is_true(result.err.startswith('starttls-dial: fatal: no connection to 127.0.0.1 port '),
+                result)
         is_refused(example(program, 'gopher', '127.0.0.1'), 100,
-                   'dial: fatal: unknown protocol: gopher')
+                   'starttls-dial: fatal: unknown protocol: gopher')
         result = example(program, 'tls')
         is_equal(result.code, 100)
 

@@ -413,7 +413,7 @@ def _():
     server = Played(good('smtp'))
     mine = {'line': '1', 'code': '2', 'name': '3', 'LC_ALL': 'C.UTF-8', **XMPP_TO}
     tell = 'grep SigIgn /proc/self/status; env'
-    result = example('dial', 'smtp', '127.0.0.1', server.port, 'sh', '-c', tell, env=mine)
+    result = example('starttls-dial', 'smtp', '127.0.0.1', server.port, 'sh', '-c', tell, env=mine)
     is_done(result)
     told = result.out.decode().splitlines()
     is_equal(int(told[0].split()[1], 16) & 1 << signal.SIGPIPE - 1, 0, 'SIGPIPE ignored')
@@ -435,12 +435,12 @@ def _():
                'starttls/xmpp: fatal: set XMPP_TO to the domain to talk to')
     server.join()
     is_equal(server.talks[0].said, b'')
-    is_refused(connect('gopher', 70), 100, 'dial: fatal: unknown protocol: gopher')
-    is_refused(example('dial', 'tls', 'localhost', '', 'true'), 100,
-               'dial: fatal: tls has no usual port: give one')
-    for usage in ('dial proto host port prog...',
-                  'starttls-connect [ -k name | -N ] PROTO HOST [ PORT ] [ prog... ]',
-                  'tls-connect [ -k name | -N ] HOST PORT [ prog... ]'):
+    is_refused(connect('gopher', 70), 100, 'starttls-dial: fatal: unknown protocol: gopher')
+    is_refused(example('starttls-dial', 'tls', 'localhost', '', 'true'), 100,
+               'starttls-dial: fatal: tls has no usual port: give one')
+    for usage in ('starttls-dial proto host port prog...',
+                  'starttls-connect [ -k name | -N ] proto host [ port ] [ prog... ]',
+                  'tls-connect [ -k name | -N ] host port [ prog... ]'):
         is_refused(example(usage.split()[0], 'smtp'), 100, 'usage: ' + usage)
 
 

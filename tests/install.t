@@ -64,12 +64,15 @@ def contents(d):
 def targets(name):
     """A list of package/targets.mak."""
     with open(TOP + '/package/targets.mak') as f:
-        return re.search(r'^%s *:= *(.*)$' % name, f.read(), re.M)[1].split()
+        first, *more = re.findall(r'^%s *[:+]= *(.+)$' % name, f.read(), re.M)
+    return ' '.join([first, *more]).split()
 
 
 PROGRAMS = targets('BIN_TARGETS')
 RESIDENT = targets('ENGINE_TARGETS')
 ENGINES = targets('LIBEXEC_TARGETS')
+COMMANDS = targets('COMMANDS')
+PARTS = targets('PARTS')
 
 
 # Commands
@@ -150,8 +153,9 @@ def _():
     make(d, 'install')
     installed = modes(prefix)
     is_equal({name: mode for name, mode in installed.items() if not name.startswith('share/')},
-             {**{'bin/' + name: 0o755 for name in PROGRAMS + RESIDENT},
-              **{'libexec/tls-chain/' + name: 0o755 for name in ENGINES}}, 'installed')
+             {**{'bin/' + name: 0o755 for name in PROGRAMS + RESIDENT + COMMANDS},
+              **{'libexec/tls-chain/' + name: 0o755 for name in ENGINES + PARTS},
+              'libexec/tls-chain/starttls/lib': 0o644}, 'installed')
     serves(prefix + '/bin', prefix + '/libexec/tls-chain')
     make(d, 'uninstall')
     is_equal(list(files(prefix)), [], 'left')
@@ -194,8 +198,8 @@ def _():
               '--mandir=%s/m' % prefix, '--docdir=%s/d' % prefix)
     make(d, 'install', preexec_fn=lambda: os.umask(0o077))
     is_equal(sorted(name for name in files(prefix) if name[0] in 'ae'),
-             sorted(['a/b/' + name for name in PROGRAMS + RESIDENT]
-                    + ['e/' + name for name in ENGINES]),
+             sorted(['a/b/' + name for name in PROGRAMS + RESIDENT + COMMANDS]
+                    + ['e/' + name for name in ENGINES + PARTS]),
              'installed')
     for base, subdirs, names in os.walk(prefix):
         for path in (os.path.join(base, name) for name in subdirs + names):

@@ -33,9 +33,9 @@ EMPTY = '/usr/libexec/tls-chain/empty'
 
 def all_targets():
     """The programs that make builds, by package/targets.mak."""
+    lists = r'^(?:(?:BIN|ENGINE|LIBEXEC)_TARGETS|COMMANDS) *:=(.*)$'
     with open(TOP + '/package/targets.mak') as f:
-        return {name for line in re.findall(r'^(?:BIN|ENGINE|LIBEXEC)_TARGETS *:=(.*)$', f.read(),
-                                            re.M) for name in line.split()}
+        return {name for line in re.findall(lists, f.read(), re.M) for name in line.split()}
 
 
 def installed(name):

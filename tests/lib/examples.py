@@ -164,8 +164,9 @@ class Played:
     After the test of the client, join() raises what the player raised, and tells the connections.
     """
 
-    def __init__(self, *plays):
-        self._listener = socket.create_server(('127.0.0.1', 0))
+    def __init__(self, *plays, host='127.0.0.1'):
+        family = socket.AF_INET6 if ':' in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family)
         self._listener.settimeout(20 * SLOW)
         self.port = self._listener.getsockname()[1]
         self.talks = []
