@@ -87,7 +87,8 @@ void chain_network_check(struct chain_network const *net, char const *idname,
   if (server && (id ? netid_is_at(id, CHAIN_CLIENT)
     : chain_network_find().rfd == CHAIN_CLIENT.rfd))
     chain_die(victim, EXIT_USAGE, "the network is on 6 and 7, not on 0 and 1: give -c");
-  if (client && id && netid_is_at(id, CHAIN_SERVER))
+  if (client && (id ? netid_is_at(id, CHAIN_SERVER)
+    : fcntl(net->rfd, F_GETFD) < 0 && chain_is_socket(CHAIN_SERVER.rfd)))
     chain_die(victim, EXIT_USAGE, "the network is on 0 and 1, not on 6 and 7: do not give -c");
   if (!id) return;
   char rfd[UINT_FMT], wfd[UINT_FMT];

@@ -64,7 +64,8 @@ int main(int argc, char const *const *argv)
   argc -= l.ind;
   argv += l.ind;
   chain_unlog(&net);
-  if (bad || !argc) chain_dieusage(&net, USAGE);
+  if (bad) chain_dieusage(&net, USAGE);
+  if (!argc) chain_die(&net, EXIT_USAGE, "no program: tls-handshake goes after tls-await");
   if (getenv("TLS_SESSIONFD"))
     chain_die(&net, EXIT_USAGE, "TLS_SESSIONFD is set: tls-await goes before tls-handshake");
 

@@ -73,9 +73,11 @@ int main(int argc, char const **argv)
 
   int n = el_semicolon(argv);
   if (bad || !argc) chain_dieusage(0, USAGE);
-  if (!n) chain_die(0, EXIT_USAGE, "empty block");
-  if (n >= argc) chain_die(0, EXIT_USAGE, "unterminated block");
-  if (n + 1 == argc) chain_die(0, EXIT_USAGE, "no program after the block");
+  if (!n) chain_die(0, EXIT_USAGE, "empty block: tls-await, tls-handshake and tls-io go into it");
+  if (n >= argc)
+    chain_die(0, EXIT_USAGE, "unterminated block: { and } make one in execline only, not in sh");
+  if (n + 1 == argc)
+    chain_die(0, EXIT_USAGE, "no program after the block: the application goes there");
   argv[n] = 0;
   order_check_open();
 

@@ -111,7 +111,8 @@ int main(int argc, char const *const *argv)
   argc -= l.ind;
   argv += l.ind;
   chain_unlog(&net);
-  if (bad || !argc) chain_dieusage(0, USAGE);
+  if (bad) chain_dieusage(0, USAGE);
+  if (!argc) chain_die(0, EXIT_USAGE, "no program: the application goes after tls-ctl-start");
 
   int fd[3];
   channels_take(fd);

@@ -41,7 +41,9 @@ static int open_options(struct options *o, int argc, char const *const *argv)
       case 'Z': o->settings = 0; break;
       default: o->bad = 1;
     }
-  o->bad |= l.ind >= argc;
+  if (o->bad) chain_dieusage(0, USAGE);
+  if (l.ind >= argc)
+    chain_die(0, EXIT_USAGE, "no program: the UCSPI server goes after tls-engine-open");
   return l.ind;
 }
 
@@ -110,7 +112,6 @@ int main(int argc, char const *const *argv)
   progname_set(prog, "tls-engine-open", "");
   help_give(argc, argv, USAGE);
   argv += open_options(&o, argc, argv);
-  if (o.bad) chain_dieusage(0, USAGE);
   settings_check();
   if (!chain_doorpair(door)) chain_diesys(0, EXIT_SYSTEM, "make a pair of sockets");
   engine_run(&o, door);

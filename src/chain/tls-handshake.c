@@ -29,6 +29,7 @@ struct options
   int pem;         /* where the peer's certificates go; -1 is nowhere */
   int named;       /* a client: one of -k, -n and -N was given */
   int bad;         /* the usage is wrong. Found out later: where the network is has to be known */
+  int ends;        /* so is it if there is no program */
 };
 
 static int options_get(struct options *o, int argc, char const *const *argv)
@@ -58,7 +59,7 @@ static int options_get(struct options *o, int argc, char const *const *argv)
       case '7': o->bad |= !chain_scan(l.arg, &n); net[1] = n; break;
       default: o->bad = 1;
     }
-  o->bad |= l.ind >= argc;
+  o->ends = l.ind >= argc;
   o->net = p->role == SESSION_CLIENT ? CHAIN_CLIENT : CHAIN_SERVER;
   if (net[0] >= 0) o->net.rfd = net[0];
   if (net[1] >= 0) o->net.wfd = net[1];
@@ -87,6 +88,7 @@ static void options_check(struct options const *o)
   struct session_policy const *p = &o->start.policy;
   int client = p->role == SESSION_CLIENT;
   if (o->bad) chain_dieusage(&o->net, USAGE);
+  if (o->ends) chain_die(&o->net, EXIT_USAGE, "no program: tls-io goes after tls-handshake");
   if (!client && (o->named || p->staple))
     chain_die(&o->net, EXIT_USAGE, "-k, -n, -N and -O are for a client: give -c as well");
   if (client && !o->named)
@@ -102,6 +104,7 @@ static void network_check(struct options const *o)
 {
   char netid[CHAIN_NETID_SIZE], fmt[UINT_FMT];
   size_t has_id[2];
+  chain_network_check(&o->net, "TLS_NETID", &o->net);
   for (int i = 0; i < 2; i++)
   {
     int fd = i ? o->net.wfd : o->net.rfd;
@@ -109,7 +112,6 @@ static void network_check(struct options const *o)
     if (!(has_id[i] = chain_netid(netid, fd)) && errno != ENOTSOCK)
       chain_diesys(&o->net, EXIT_USAGE, "use descriptor ", fmt, " as the network");
   }
-  chain_network_check(&o->net, "TLS_NETID", &o->net);
   for (int i = 0; i < 2; i++)
   {
     int fd = i ? o->net.wfd : o->net.rfd;

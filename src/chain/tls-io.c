@@ -173,7 +173,9 @@ int main(int argc, char const *const *argv)
   argv += l.ind;
 
   int delayed = !!getenv("TLS_PLAINRFD");
-  if (bad || (!delayed && !argc)) chain_dieusage(&net, USAGE);
+  if (bad) chain_dieusage(&net, USAGE);
+  if (!delayed && !argc)
+    chain_die(&net, EXIT_USAGE, "no program: the application goes after tls-io");
   int fd = chain_getfd(&net, "TLS_SESSIONFD", ORDER);
   int ctl = getenv("TLS_CTLFD") ? chain_getfd(&net, "TLS_CTLFD", ORDER) : -1;
   if (!session_init(&s, fd, 0)) chain_diesys(&net, EXIT_SYSTEM, "use session socket");

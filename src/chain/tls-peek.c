@@ -118,7 +118,8 @@ int main(int argc, char const *const *argv)
   argv += l.ind;
   net.rfd = look.fd = fd;
   chain_unlog(&net);
-  if (bad || !argc) chain_dieusage(&net, USAGE);
+  if (bad) chain_dieusage(&net, USAGE);
+  if (!argc) chain_die(&net, EXIT_USAGE, "no program: tls-handshake goes after tls-peek");
   if (getenv("TLS_SESSIONFD"))
     chain_die(&net, EXIT_USAGE, "TLS_SESSIONFD is set: tls-peek goes before tls-handshake");
   chain_network_check(&net, "TLS_NETID", &net);

@@ -51,6 +51,12 @@ static int file_read(struct file *f, int fd, char const *variable, char const *p
     strerror(e));
 }
 
+static int ends_in_cr(char const *path)
+{
+  size_t n = strlen(path);
+  return n && path[n - 1] == '\r';
+}
+
 int file_load(struct file *f, char const *variable, char const *path, struct failure *why)
 {
   *f = (struct file){ 0 };
@@ -60,7 +66,8 @@ int file_load(struct file *f, char const *variable, char const *path, struct fai
       ": an engine has no descriptors of the chain's: give a file");
   int fd = openc_read(path); /* does not wait for the writer of a FIFO */
   if (fd < 0) return failure_set(why, file_failure_code(errno), "unable to read ", variable, " ",
-    path, ": ", strerror(errno));
+    path, ": ", strerror(errno), ends_in_cr(path) ? ": the path ends in CR, which is no line end"
+    " here" : "");
   int r = file_read(f, fd, variable, path, why);
   fd_close(fd);
   return r;
