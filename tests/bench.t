@@ -138,7 +138,7 @@ def _():
     p = subprocess.run([TOP + '/tools/bench-page', path], stdout=subprocess.PIPE, check=True)
     text = p.stdout.decode()
     page = check_page(text)
-    is_equal(page.tags.count('svg'), 20, 'charts')
+    is_equal(page.tags.count('svg'), 21, 'charts')
     is_equal(page.tags.count('table'), 10, 'tables')
     for name in TOP, os.uname().nodename, os.path.dirname(path):
         is_true(name not in text, 'not in it: ' + name)
