@@ -8,6 +8,7 @@ import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import BIN, Chain, need
+from examples import EXAMPLES, free_port, port_is_open
 from pages import PAGES, page
 from peer import Peer
 from pki import cert_hash, openssl, pki, server_env
@@ -18,11 +19,15 @@ from tap import SLOW, is_equal, run, test, wait_for
 
 # Each is on a connection of the test in place of a UCSPI server's.
 
-def scripts(name):
-    """The execline scripts in a page, as they are shown."""
+def shown_in(name):
+    """What a page shows literally."""
     shown = re.findall(r'^\.Bd -literal.*?\n(.*?)^\.Ed', page(name), re.M | re.S)
-    shown = [s.replace('\\e', '\\').replace('\\&', '') for s in shown]
-    return [s for s in shown if s.startswith(('#!/usr/bin/execlineb', 'tls-ctl-open\n'))]
+    return [s.replace('\\e', '\\').replace('\\&', '') for s in shown]
+
+
+def scripts(name):
+    """The execline scripts in a page."""
+    return [s for s in shown_in(name) if s.startswith(('#!/usr/bin/execlineb', 'tls-ctl-open\n'))]
 
 
 # In place of every application: uses UCSPI-TLS if it is there, and says its name.
@@ -49,6 +54,7 @@ def run_script(text, net, env, client=False):
     """Runs a script of a page in a directory that has what it needs; the chain, the directory."""
     need('execlineb', 's6-envdir')
     d = temp_dir()
+    text = text.replace('/etc/tls-chain/smtps/', './')
     for line in r'#!.*', r'fdmove -c 2 1', r' *tcpserver .*', r' *tcpclient .*':
         text = re.sub('^%s\n' % line, '', text, flags=re.M)
     if text.rstrip().endswith('}'):
@@ -74,6 +80,8 @@ def run_script(text, net, env, client=False):
 SERVERS = [
     # page, script, what the client hears
     ('tls-chain.7', 0, b'I am qmail-smtpd'), ('tls-chain.7', 1, b'I am qmail-smtpd'),
+    ('tls-chain-services.7', 0, b'I am qmail-smtpd'),
+    ('tls-chain-services.7', 1, b'I am qmail-smtpd'),
     ('tls-engine-open.1', 0, b'I am smtpfront-qmail'),
     ('tls-engine-open.1', 1, b'I am publicfile'),
     ('tls-peek.1', 0, b'I am publicfile'),
@@ -124,6 +132,31 @@ def server_script(name, number, wanted):
 
 for script in SERVERS:
     server_script(*script)
+
+
+@test('tls-chain.7: the first service, as it is printed, and both looks at it')
+def _():
+    need('tcpserver', 's6-envdir', 'openssl')
+    make, look = [text for text in shown_in('tls-chain.7')
+                  if text.startswith(('apt-get ', 'export CAFILE'))]
+    d, port = temp_dir(), str(free_port())
+    env = {'PATH': ':'.join([BIN, EXAMPLES, os.environ['PATH']])}
+
+    def shell(script, **kw):
+        return subprocess.Popen(['sh', '-e', '-c', script.replace('4433', port)], env=env,
+                                cwd=d, **kw)
+    server = shell(make.partition('\n')[2] + 'wait\n', stdin=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wait_for(lambda: port_is_open(int(port)), 'the service')
+        p = shell('cd hello\n' + look, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                  stderr=subprocess.PIPE, text=True)
+        out, err = p.communicate(timeout=50 * SLOW)
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait()
+    is_equal((p.returncode, out.splitlines()[-2:]),
+             (0, ['verified    yes, for localhost', 'you said hello']), err)
 
 
 @test('tls-handshake.1: the policies refuse who is not listed, and what is no client certificate')

@@ -9,50 +9,69 @@ out=${1:-doc/html}
 LC_ALL=C
 export LC_ALL
 
-# The overview, the programs, the rest.
-pages=doc/man/tls-chain.7
-for page in doc/man/*.1 doc/man/*.8 doc/man/*.7 ; do
-  if [ "$page" != doc/man/tls-chain.7 ] ; then pages="$pages $page" ; fi
-done
-
-file () { # doc/man/NAME.SECTION
-  echo "${1##*/}.html"
+# The groups of the sidebar, each with its pages. Every page is in one; tests/doc.t looks.
+groups='start programs shell coming background'
+group () {
+  case $1 in
+    start) heading=Start names='tls-chain.7 tls-chain-services.7' ;;
+    programs) heading=Programs names='tls-engine-open.1 tls-ctl-open.1 tls-await.1 tls-peek.1
+      tls-handshake.1 tls-io.1 tls-ctl-start.1 tls-engine.8 tls-engined.8' ;;
+    shell) heading='At a shell' names='starttls-connect.1 tls-connect.1 starttls-cert.1
+      starttls-chain.1 starttls-dial.1' ;;
+    coming) heading='Coming from' names='tls-from-s6-networking.7 tls-from-ucspi-ssl.7
+      tls-from-stunnel.7 tls-from-tlswrapper.7' ;;
+    background) heading=Background names='tls-chain-environment.7 tls-chain-security.7
+      tls-chain-design.7 tls-session.7' ;;
+  esac
 }
 
-title () {
-  base=${1##*/}
-  echo "${base%.*}(${base##*.})"
+title () { # NAME.SECTION, as all that follow
+  echo "${1%.*}(${1##*.})"
 }
 
 description () {
-  sed -n 's/^\.Nd //p' "$1" | sed 's/&/\&amp;/g; s/</\&lt;/g'
+  sed -n 's/^\.Nd //p' "doc/man/$1" | sed 's/&/\&amp;/g; s/</\&lt;/g'
 }
 
 # What mandoc makes of the page, less its running head and the section NAME, which the frame has;
 # the headings one level down, as the frame's is the first.
 body () { # page, further options of mandoc
-  mandoc -T html -O "fragment,man=%N.%S.html$2" -I os=tls-chain "$1" |
-    awk '
+  mandoc -T html -O "fragment,man=%N.%S.html$2" -I os=tls-chain "doc/man/$1" |
+    awk -v picture="$picture" '
       drop != "" { if ($0 ~ drop) drop = ""; next }
       /^<table class="head">/ { drop = "^</table>"; next }
       /^<section class="Sh">/ { held = $0; next }
       held != "" && /id="NAME"/ { held = ""; drop = "^</section>"; next }
       held != "" { print held; held = "" }
+      /^<pre>tls-engine-open ---/ { print picture; drop = "</pre>"; next }
       { print }' |
     sed -e 's,\(</*h\)2\([ >]\),\13\2,g' -e 's,\(</*h\)1\([ >]\),\12\2,g'
 }
 
-navigation () { # the page that needs no link
+link () { # file, text, the file that needs no link
+  current=
+  if [ "$1" = "$3" ] ; then current=' aria-current="page"' ; fi
+  echo "<li><a href=\"$1\"$current>$2</a></li>"
+}
+
+navigation () { # the file that needs no link
   echo '<nav aria-label="Pages">'
-  echo '<ul>'
-  for page in $pages ; do
-    if [ "$page" = "$1" ] ; then
-      echo "<li><a href=\"$(file "$page")\" aria-current=\"page\">$(title "$page")</a></li>"
-    else
-      echo "<li><a href=\"$(file "$page")\">$(title "$page")</a></li>"
-    fi
+  for group in $groups ; do
+    group "$group"
+    echo "<h2>$heading</h2>"
+    echo '<ul>'
+    for page in $names ; do
+      case $group in
+        coming) text=${page#tls-from-} text=${text%.7} ;;
+        *) text=$(title "$page") ;;
+      esac
+      link "$page.html" "$text" "$1"
+    done
+    case $group in
+      background) link benchmark.html benchmark "$1" ;;
+    esac
+    echo '</ul>'
   done
-  echo '</ul>'
   echo '</nav>'
 }
 
@@ -85,8 +104,8 @@ all_pages () {
   echo '<section>'
   echo '<h2 id="ALL_PAGES"><a class="permalink" href="#ALL_PAGES">ALL PAGES</a></h2>'
   echo '<dl class="pages">'
-  for page in $pages ; do
-    echo "<dt><a href=\"$(file "$page")\">$(title "$page")</a></dt>"
+  for page in $all ; do
+    echo "<dt><a href=\"$page.html\">$(title "$page")</a></dt>"
     echo "<dd>$(description "$page")</dd>"
   done
   echo '<dt><a href="benchmark.html">benchmark</a></dt>'
@@ -95,16 +114,27 @@ all_pages () {
   echo '</section>'
 }
 
+all=
+for group in $groups ; do
+  group "$group"
+  all="$all $names"
+done
+picture='<img class="picture" src="chain.svg" alt="The stages, from top to bottom: tls-engine-open,
+which starts tls-engined; tcpserver; tls-ctl-open, which starts the application; tls-await, which
+the application asks for TLS; tls-handshake, which gives the network to the engine and gets the
+facts; a policy of yours; tls-io, which gives the engine two pipes. The engine has plaintext with
+the application, TLS with the client, and a signature of the signer.">'
+
 mkdir -p "$out"
 find "$out" -name '*.html' ! -name benchmark.html -exec rm -f {} +
-cp doc/style.css "$out/style.css"
-for page in $pages ; do
+cp doc/style.css doc/chain.svg "$out/"
+for page in $all ; do
   body "$page" ,toc |
-    frame "$(title "$page") - tls-chain" "$(title "$page")" "$(description "$page")" "$page" \
-      > "$out/$(file "$page")"
+    frame "$(title "$page") - tls-chain" "$(title "$page")" "$(description "$page")" "$page.html" \
+      > "$out/$page.html"
 done
 {
-  body doc/man/tls-chain.7 '' | sed '/^<table class="foot">/,/^<\/table>/d'
+  body tls-chain.7 '' | sed '/^<table class="foot">/,/^<\/table>/d'
   all_pages
-} | frame "tls-chain: $(description doc/man/tls-chain.7)" tls-chain \
-      "$(description doc/man/tls-chain.7)" '' > "$out/index.html"
+} | frame "tls-chain: $(description tls-chain.7)" tls-chain \
+      "$(description tls-chain.7)" '' > "$out/index.html"
