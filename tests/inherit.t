@@ -138,7 +138,7 @@ def _():
                 (delayed(['nonesuch'], ['true']), 127, 'unable to exec nonesuch'),
                 (['tls-await', 'true'], 100, 'TLS_CTLFD is not set'),
                 ([*HANDSHAKE, '-y', 'true'], 96, 'neither CAFILE nor CADIR'),
-                (['tls-handshake'], 100, 'usage'),
+                (['tls-handshake'], 100, 'no program'),
                 (['tls-io', 'true'], 100, 'TLS_SESSIONFD is not set')):
             record, c = without(closed, argv)
             read_to_end(record)

@@ -213,7 +213,8 @@ def told(argv, changes, does=LEAVES, in_client=False, net=None):
 
 
 def is_told(found, code, words):
-    is_equal(len([s for s in found[1] if words in s]), 1, 'lines, of all that is said: %r' % (found,))
+    lines = [s for s in found[1] if words in s]
+    is_equal(len(lines), 1, 'lines, of all that is said: %r' % (found,))
     is_true(code in (None, found[0]), 'exit code: %s' % found[0])
 
 

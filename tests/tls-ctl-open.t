@@ -37,9 +37,10 @@ def _():
 @test('a block that is empty, or has no end, or has no program after it: 100, and which it is')
 def _():
     for argv, reason in (
-            (['', 'echo', 'ran'], 'empty block'),
-            ([' tls-await', ' -r', 'echo', 'ran'], 'unterminated block'),
-            ([' tls-await', ''], 'no program after the block')):
+            (['', 'echo', 'ran'], 'empty block: tls-await, tls-handshake and tls-io go into it'),
+            ([' tls-await', ' -r', 'echo', 'ran'],
+             'unterminated block: { and } make one in execline only, not in sh'),
+            ([' tls-await', ''], 'no program after the block: the application goes there')):
         for options in [], ['-D'], ['-Z']:
             dies(Chain(['tls-ctl-open', *options, *argv]), 100, 'tls-ctl-open: fatal: ' + reason)
 

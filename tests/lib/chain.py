@@ -291,12 +291,13 @@ def dies_unjoined(c, code, line):
 
 
 def dies_of_usage(c):
-    """The chain exits 100 with the usage of its program."""
+    """The chain exits 100 with the usage of its program, or with what comes after that."""
     program = os.path.basename(c.argv[0])
     is_equal(c.wait(), 100, 'exit code of %r' % c.argv)
     lines = c.stderr().splitlines()
     is_equal(len(lines), 1, 'lines on stderr of %r' % c.argv)
-    is_true(lines[0].startswith('%s: usage: %s [' % (program, program)), 'usage: ' + lines[0])
+    is_true(lines[0].startswith(('%s: usage: %s [' % (program, program),
+                                 '%s: fatal: no program: ' % program)), 'usage: ' + lines[0])
 
 
 def tells_emfile(line):
