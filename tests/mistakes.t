@@ -205,11 +205,9 @@ def told(argv, changes, does=LEAVES, in_client=False, net=None):
     if not net:
         other, net = tcp_pair()
     c = Chain(argv, net, env=settings(changes), client=in_client, preexec=lambda: os.chdir(d))
-    if does is not LEAVES:
+    if other:
         play(other, does, is_client=not in_client)
-    code = c.wait()
-    other and other.close()
-    return code, c.stderr().splitlines()
+    return c.wait(), c.stderr().splitlines()
 
 
 def is_told(found, code, words):
