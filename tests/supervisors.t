@@ -156,7 +156,9 @@ def _():
 
 
 def inetd_session():
-    return Place('session', SESSION, **{'tls-io -w': 'tls-io'})
+    """They hand on a PATH of their own."""
+    return Place('session', SESSION, **{'tls-io -w': 'tls-io',
+                                        's6-envdir ': 'export PATH "%s"\ns6-envdir ' % PATH})
 
 
 @test('inetd: a line of inetd.conf')
