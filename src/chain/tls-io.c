@@ -18,7 +18,7 @@
 #include "../session/session.h"
 #include "chain.h"
 
-#define USAGE "tls-io [ -S | -s ] [ -J | -j ] [ -t ms ] [ -w ] [ -Z ] [ prog... ]"
+#define USAGE "tls-io [ -S | -s ] [ -J | -j ] [ -t ms ] [ -u ] [ -w ] [ -Z ] [ prog... ]"
 #define ORDER "tls-io goes after tls-handshake"
 #define ORDER_PLAIN "tls-io goes after tls-ctl-open"
 
@@ -44,7 +44,7 @@ static void session_join(struct session *s, struct session_join const *o, int co
     ? session_receive(s, &m, &tain_infinite) : errno == EPIPE ? 0 : -1;
   if (r != SESSION_JOINED) protocol_error(r);
   close(plain[0]);
-  close(plain[1]);
+  if (plain[1] != plain[0]) close(plain[1]);
 }
 
 /* The end of the session: the code that tells a script whether it got and gave everything. */
@@ -86,6 +86,12 @@ static int reply_send(int ctl)
   return 0;
 }
 
+static void places_hand_on(int const *place)
+{
+  if (uncoe(place[0]) < 0 || uncoe(place[1]) < 0)
+    chain_diesys(&net, EXIT_SYSTEM, "hand on a descriptor");
+}
+
 /* Two pipes; the far ends go where the network was. */
 static void plain_open(int *plain, int const *place)
 {
@@ -95,10 +101,20 @@ static void plain_open(int *plain, int const *place)
   if (!chain_pipe(up) || !chain_pipe(down)) chain_diesys(&net, EXIT_SYSTEM, "create pipe");
   if (fd_move(place[0], up[0]) < 0 || fd_move(place[1], down[1]) < 0)
     chain_diesys(&net, EXIT_SYSTEM, "put a pipe where the network was");
-  if (uncoe(place[0]) < 0 || uncoe(place[1]) < 0)
-    chain_diesys(&net, EXIT_SYSTEM, "hand on a descriptor");
+  places_hand_on(place);
   plain[0] = down[0];
   plain[1] = up[1];
+}
+
+/* The same, by one socket for both directions. */
+static void plain_open_one(int *plain, int const *place)
+{
+  int fd[2];
+  if (!chain_socketpair(fd)) chain_diesys(&net, EXIT_SYSTEM, "create a pair of sockets");
+  if (fd_move(place[0], fd[1]) < 0 || (place[1] != place[0] && fd_copy(place[1], place[0]) < 0))
+    chain_diesys(&net, EXIT_SYSTEM, "put a socket where the network was");
+  places_hand_on(place);
+  plain[0] = plain[1] = fd[0];
 }
 
 /* A handler, as what is ignored by default may be dropped before sigwait sees it. */
@@ -153,11 +169,11 @@ int main(int argc, char const *const *argv)
   char prog[PROGNAME_SIZE];
   struct session_join o = { .notify = 1 };
   struct session s;
-  int drop = CHAIN_TLS | CHAIN_SETTINGS, wait = 0, bad = 0, plain[2], place[2];
+  int drop = CHAIN_TLS | CHAIN_SETTINGS, wait = 0, one = 0, bad = 0, plain[2], place[2];
   progname_set(prog, "tls-io", "");
   help_give(argc, argv, USAGE);
   subgetopt l = SUBGETOPT_ZERO;
-  for (int opt; (opt = subgetopt_r(argc, argv, "SsJjt:wZ", &l)) != -1; )
+  for (int opt; (opt = subgetopt_r(argc, argv, "SsJjt:uwZ", &l)) != -1; )
     switch (opt)
     {
       case 'S': o.notify = 1; break;
@@ -165,6 +181,7 @@ int main(int argc, char const *const *argv)
       case 'J': o.strict = 1; break;
       case 'j': o.strict = 0; break;
       case 't': bad |= !chain_scan(l.arg, &o.idle); break;
+      case 'u': one = 1; break;
       case 'w': wait = o.heard = 1; break;
       case 'Z': drop = CHAIN_TLS; break;
       default: bad = 1;
@@ -176,6 +193,7 @@ int main(int argc, char const *const *argv)
   if (bad) chain_dieusage(&net, USAGE);
   if (!delayed && !argc)
     chain_die(&net, EXIT_USAGE, "no program: the application goes after tls-io");
+  if (delayed && one) chain_die(&net, EXIT_USAGE, "-u: the pipes are those of tls-ctl-open");
   int fd = chain_getfd(&net, "TLS_SESSIONFD", ORDER);
   int ctl = getenv("TLS_CTLFD") ? chain_getfd(&net, "TLS_CTLFD", ORDER) : -1;
   if (!session_init(&s, fd, 0)) chain_diesys(&net, EXIT_SYSTEM, "use session socket");
@@ -188,7 +206,7 @@ int main(int argc, char const *const *argv)
   {
     place[0] = chain_getfd(&net, "TLS_NETRFD", ORDER);
     place[1] = chain_getfd(&net, "TLS_NETWFD", ORDER);
-    plain_open(plain, place);
+    (one ? plain_open_one : plain_open)(plain, place);
   }
   tain_now_set_stopwatch_g();
   int unheard = ctl >= 0 ? reply_send(ctl) : 0;

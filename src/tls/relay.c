@@ -1,5 +1,6 @@
 /* ISC licence: see COPYING. */
 
+#include <sys/socket.h>
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -72,9 +73,12 @@ static void relay_fail(struct relay *r, char const *step, char const *reason)
   r->end->code = EXIT_TLS;
 }
 
-static void app_close(int *fd)
+/* Ends a direction. Both may be one socket, of which the other descriptor stays open. */
+static void app_end(int *fd, int how)
 {
-  if (*fd >= 0) close(*fd);
+  if (*fd < 0) return;
+  shutdown(*fd, how);
+  close(*fd);
   *fd = -1;
 }
 
@@ -159,7 +163,7 @@ static int up_write(struct relay *r)
   {
     ssize_t n = fd_write(r->app_w, b->s + b->head, buf_len(b));
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
-    if (n < 0) app_close(&r->app_w);
+    if (n < 0) app_end(&r->app_w, SHUT_WR);
     else
     {
       buf_skip(b, n);
@@ -169,7 +173,7 @@ static int up_write(struct relay *r)
     moved = 1;
   }
   if (r->app_w < 0) buf_clear(b); /* nobody wants it, but the peer must not stall */
-  else if (r->up_ended && !buf_len(b)) app_close(&r->app_w), moved = 1;
+  else if (r->up_ended && !buf_len(b)) app_end(&r->app_w, SHUT_WR), moved = 1;
   return moved;
 }
 
@@ -181,7 +185,7 @@ static int down_read(struct relay *r)
   ssize_t n = fd_read(r->app_r, b->s, b->size);
   r->app_ready = 0;
   if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return 0;
-  if (n <= 0) app_close(&r->app_r);
+  if (n <= 0) app_end(&r->app_r, SHUT_RD);
   else
   {
     b->tail = n;
@@ -200,7 +204,7 @@ static int down_encrypt(struct relay *r)
     moved = r->app_r >= 0 || buf_len(b);
     if (buf_len(b) || (buf_len(&r->net->out) && !r->net->farewell)) r->net->lost = 1;
     network_farewell(r->net);
-    app_close(&r->app_r);
+    app_end(&r->app_r, SHUT_RD);
     buf_clear(b);
   }
   /*
@@ -286,7 +290,7 @@ static void relay_notice(struct relay *r, iopause_fd const *x, unsigned int n)
     }
     else if (x[i].fd == r->app_w)
     {
-      if (x[i].revents & IOPAUSE_EXCEPT) app_close(&r->app_w);
+      if (x[i].revents & IOPAUSE_EXCEPT) app_end(&r->app_w, SHUT_WR);
     }
     else network_notice(r->net, &x[i]);
   }
@@ -380,8 +384,8 @@ int relay_run(struct connection *c, struct relay_buffers *b, int const *plain,
     relay_limits(&r);
     relay_wait(&r, more);
   }
-  app_close(&r.app_r);
-  app_close(&r.app_w);
+  app_end(&r.app_r, SHUT_RD);
+  app_end(&r.app_w, SHUT_WR);
   if (network_has_lost(c->net) && !end->code)
   {
     end->code = EXIT_TLS;

@@ -229,9 +229,10 @@ def without_debugging(text):
 
 def without_pid(text):
     """Text less the one process number after the name of our program that begins a line, or comes
-    after the time that s6-log has put there."""
+    after the time that s6-log has put there; and less what without_debugging takes away."""
     time = r'(?:@[0-9a-f]+ |[0-9-]+ [0-9:.]+ +)?'
-    return re.sub(r'^(' + time + r'tls-[a-z-]+): pid [1-9][0-9]*(?=: )', r'\1', text, flags=re.M)
+    number = r'^(' + time + r'tls-[a-z-]+): pid [1-9][0-9]*(?=: )'
+    return re.sub(number, r'\1', without_debugging(text), flags=re.M)
 
 
 def descriptors(table):
