@@ -188,12 +188,12 @@ def _():
 @test('a container: with an init the limit of tcpserver holds')
 def _():
     need('tini', 'unshare', 'tcpserver')
-    if os.geteuid():
-        raise Skip('not root')
+    alone = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc']
+    if subprocess.run([*alone, 'true'], stderr=subprocess.DEVNULL).returncode:
+        raise Skip('no process may be number 1 here')
     place = Place('run', script_of_s6(), **{'tcpserver ': 'tcpserver -c 1 '})
     init, argv = re.fullmatch(r'(tini --) (\S+)\n', shown('tini'))[1].split(), [place.script]
-    place.daemon('unshare', '--pid', '--fork', '--kill-child', '--mount-proc',
-                 *init, *argv).wait_port(place.port)
+    place.daemon(*alone, *init, *argv).wait_port(place.port)
     for _ in range(3):
         place.serves(1)  # orphans come and go
     first = Peer(place.connect()).handshake()

@@ -181,6 +181,19 @@ def _():
                'UNKNOWN_CA')
 
 
+@test('six intermediate certificates are verified, seven are too many')
+def _():
+    between, ca = [], 'ca'
+    for n in range(1, 8):
+        ca = issued('between%d' % n, 'basicConstraints=critical,CA:TRUE', ca=ca)
+        between.insert(0, ca)
+        if n >= 6:
+            name = 'below%d' % n
+            bundle(name, issued('under%d' % n, EXT['server'], ca=ca), 'under%d' % n, *between)
+    is_taken(HERE, 'below6')
+    is_refused(HERE, 'below7', NOT_VERIFIED, 'UNKNOWN_CA')
+
+
 @test('an intermediate certificate that the server does not send; the client that has it')
 def _():
     issued('middle', A_CA)
