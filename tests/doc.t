@@ -70,7 +70,7 @@ def _():
 
 @test('doc/html is what tools/doc.sh makes of the pages')
 def _():
-    need('mandoc')
+    need('mandoc', 'cmark-gfm')
     d = temp_dir()
     subprocess.run([os.path.join(TOP, 'tools', 'doc.sh'), d], check=True,
                    env={**os.environ, 'LC_ALL': 'C.UTF-8', 'TZ': 'Asia/Tokyo'})
@@ -98,7 +98,7 @@ class Links(html.parser.HTMLParser):
 @test('every link in doc/html leads somewhere')
 def _():
     pages = {name: Links(name) for name in os.listdir(HTML) if name.endswith('.html')}
-    is_equal(len(pages), len(PAGES) + 2, 'pages, the index, the benchmark')
+    is_equal(len(pages), len(PAGES) + 3, 'pages, the index, the examples, the benchmark')
     for name, p in pages.items():
         for link in p.links - {None}:
             if re.match('https?://', link):

@@ -183,8 +183,8 @@ PEER_CERT = {name for name in FACTS if '_PEER_' in name}
 
 
 def of_session(text):
-    """What an environment, printed by env -0, tells of a session."""
-    f = dict(v.split('=', 1) for v in text.decode().split('\0') if v)
+    """What an environment, printed by env -0, tells of a session; there may be lines after it."""
+    f = dict(v.split('=', 1) for v in text.decode().split('\0')[:-1])
     return {name: f[name] for name in f if name.startswith('SSL_')}
 
 

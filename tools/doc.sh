@@ -1,8 +1,9 @@
 #!/bin/sh -e
 # ISC licence: see COPYING.
 #
-# Makes the HTML pages of the manual pages in doc/man: tools/doc.sh [DIR], by default doc/html.
-# Needs mandoc. Same pages in, same bytes out: no date, no version, no name of this machine.
+# Makes the HTML pages of the manual pages in doc/man, and one of examples/README.md:
+# tools/doc.sh [DIR], by default doc/html. Needs mandoc and cmark-gfm. Same pages in, same bytes
+# out: no date, no version, no name of this machine.
 
 cd "$(dirname "$0")/.."
 out=${1:-doc/html}
@@ -68,6 +69,7 @@ navigation () { # the file that needs no link
       link "$page.html" "$text" "$1"
     done
     case $group in
+      start) link examples.html examples "$1" ;;
       background) link benchmark.html benchmark "$1" ;;
     esac
     echo '</ul>'
@@ -100,6 +102,24 @@ EOF
 EOF
 }
 
+# Headings get names; where a file of the examples is, there is no page.
+examples () {
+  cmark-gfm -e table examples/README.md | awk '
+    /^<h1>/ { next }
+    /^<h[23]>/ {
+      name = $0
+      gsub(/<[^>]*>/, "", name)
+      id = toupper(name)
+      gsub(/[^A-Z0-9]+/, "_", id)
+      tag = substr($0, 2, 2)
+      $0 = "<" tag " id=\"" id "\"><a class=\"permalink\" href=\"#" id "\">" name "</a></" tag ">"
+    }
+    /^<table>/ { $0 = "<div class=\"wide\">\n" $0 }
+    /^<\/table>/ { $0 = $0 "\n</div>" }
+    { print }' |
+    sed -E 's,<a href="[^"#:]*">([^<]*)</a>,<code>\1</code>,g'
+}
+
 all_pages () {
   echo '<section>'
   echo '<h2 id="ALL_PAGES"><a class="permalink" href="#ALL_PAGES">ALL PAGES</a></h2>'
@@ -108,6 +128,8 @@ all_pages () {
     echo "<dt><a href=\"$page.html\">$(title "$page")</a></dt>"
     echo "<dd>$(description "$page")</dd>"
   done
+  echo '<dt><a href="examples.html">examples</a></dt>'
+  echo '<dd>scripts to use, and to copy from</dd>'
   echo '<dt><a href="benchmark.html">benchmark</a></dt>'
   echo '<dd>what a TLS session costs, beside the peers; made by tools/bench-page</dd>'
   echo '</dl>'
@@ -133,6 +155,8 @@ for page in $all ; do
     frame "$(title "$page") - tls-chain" "$(title "$page")" "$(description "$page")" "$page.html" \
       > "$out/$page.html"
 done
+examples | frame 'Examples - tls-chain' Examples 'scripts to use, and to copy from' examples.html \
+  > "$out/examples.html"
 {
   body tls-chain.7 '' | sed '/^<table class="foot">/,/^<\/table>/d'
   all_pages
