@@ -38,13 +38,20 @@ description () {
 # the headings one level down, as the frame's is the first.
 body () { # page, further options of mandoc
   mandoc -T html -O "fragment,man=%N.%S.html$2" -I os=tls-chain "doc/man/$1" |
-    awk -v picture="$picture" '
+    awk -v stages="$stages" -v holds="$holds" -v session="$session" '
       drop != "" { if ($0 ~ drop) drop = ""; next }
       /^<table class="head">/ { drop = "^</table>"; next }
       /^<section class="Sh">/ { held = $0; next }
       held != "" && /id="NAME"/ { held = ""; drop = "^</section>"; next }
       held != "" { print held; held = "" }
-      /^<pre>tls-engine-open ---/ { print picture; drop = "</pre>"; next }
+      # What is drawn with letters for a terminal is a picture here.
+      /^<pre>/ {
+        picture = ""
+        if ($0 ~ /tls-engine-open ---/) picture = stages
+        if ($0 ~ /network (&lt;==TLS|--&gt;)|door: channels/) picture = holds
+        if ($0 ~ /^<pre> +chain +engine$/) picture = session
+        if (picture != "") { print picture; drop = "</pre>"; next }
+      }
       { print }' |
     sed -e 's,\(</*h\)2\([ >]\),\13\2,g' -e 's,\(</*h\)1\([ >]\),\12\2,g'
 }
@@ -141,15 +148,21 @@ for group in $groups ; do
   group "$group"
   all="$all $names"
 done
-picture='<img class="picture" src="chain.svg" alt="The stages, from top to bottom: tls-engine-open,
+stages='<img class="picture" src="chain.svg" alt="The stages, from top to bottom: tls-engine-open,
 which starts tls-engined; tcpserver; tls-ctl-open, which starts the application; tls-await, which
 the application asks for TLS; tls-handshake, which gives the network to the engine and gets the
 facts; a policy of yours; tls-io, which gives the engine two pipes. The engine has plaintext with
 the application, TLS with the client, and a signature of the signer.">'
+holds='<img class="picture" src="holds.svg" alt="The engine has TLS with the network, the session
+socket to the chain, pipes to the application, and a stand-in for the key. The signer, which has
+read KEYFILE once, has the private key, and a channel to the engine for one signature.">'
+session='<img class="picture" src="session.svg" alt="The chain sends START, with the network; the
+engine, after the handshake, FACTS or FAILED; the chain, when stages have looked at the facts, JOIN,
+with descriptors of the application; the engine JOINED, and ENDED when all bytes have moved.">'
 
 mkdir -p "$out"
 find "$out" -name '*.html' ! -name benchmark.html -exec rm -f {} +
-cp doc/style.css doc/chain.svg "$out/"
+cp doc/style.css doc/*.svg "$out/"
 for page in $all ; do
   body "$page" ,toc |
     frame "$(title "$page") - tls-chain" "$(title "$page")" "$(description "$page")" "$page.html" \
