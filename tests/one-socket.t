@@ -11,7 +11,7 @@ from peer import Peer
 from pki import ca_env, server_env
 from processes import wait_engine
 from sockets import tcp_pair
-from tap import SLOW, is_equal, is_true, run, test
+from tap import SLOW, is_equal, is_true, run, test, wait_for
 
 NEEDED = 'import os, socket, stat, sys\ns = socket.socket(fileno=%d)\n'
 BIG = 4 << 20
@@ -133,7 +133,8 @@ except BrokenPipeError:
 def _():
     c = Chain(delayed(['true'], ['tls-io', '-u']))
     c.wait()
-    is_true('tls-io: fatal: -u: the pipes are those of tls-ctl-open' in c.stderr(), c.stderr())
+    wait_for(lambda: 'tls-io: fatal: -u: the pipes are those of tls-ctl-open' in c.stderr(),
+             'the line of tls-io')
 
 
 run()

@@ -43,6 +43,13 @@ def installed(name):
     return ('/usr/libexec/tls-chain/' if name == 'tls-engine' else '/usr/bin/') + name
 
 
+def parts():
+    """Where that is which the commands share."""
+    with open(TOP + '/package/targets.mak') as f:
+        lists = re.findall(r'^PARTS *[:+]=(.*)$', f.read(), re.M)
+    return {'/usr/libexec/tls-chain/' + name for line in lists for name in line.split()}
+
+
 def builds_programs():
     if os.environ.get('TEST_VALGRIND') or os.environ.get('TEST_SANITIZE'):
         raise Skip('builds programs of its own')
@@ -182,8 +189,9 @@ def _():
     with private_system() as changes:
         sh('/', 'dpkg', '--path-include=*', '-i', path)
         files = sh('/', 'dpkg', '-L', 'tls-chain').splitlines()
-        is_equal({f for f in files if re.match(r'/usr/(bin|libexec/tls-chain)/', f)},
-                 {EMPTY, *map(installed, all_targets())}, 'programs')
+        is_equal({f for f in files if re.match(r'/usr/(bin|libexec/tls-chain)/', f)
+                  and (f == EMPTY or not os.path.isdir(f))},
+                 {EMPTY, *map(installed, all_targets()), *parts()}, 'programs')
         is_equal(stat.S_IMODE(os.stat(EMPTY).st_mode), 0o555, 'mode of the empty directory')
         is_true(len(new_files(changes + '/usr')) > len(all_targets()), 'files are seen as new')
         for page in glob.glob(TOP + '/doc/man/*'):
@@ -235,7 +243,7 @@ def _():
     names = [os.path.join(base, name)[len(root):] for base, _, names in os.walk(root)
              for name in names]
     is_equal({n for n in names if not n.startswith('/usr/share/')},
-             set(map(installed, all_targets())), 'installed')
+             {*map(installed, all_targets()), *parts()}, 'installed')
 
 
 run()
