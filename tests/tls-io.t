@@ -8,7 +8,8 @@ import signal
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import PYTHON, Chain, delayed, dies, dies_of_usage, not_resident
+from chain import (PYTHON, Chain, delayed, dies, dies_of_usage, not_resident,
+                   not_under_valgrind)
 from peer import Peer, all_of
 from pki import pki, server_env
 from proc import children, children_of
@@ -336,6 +337,7 @@ def _():
 
 @test('-w: so does one that comes before the program runs, and one that it ignores ends nothing')
 def _():
+    not_under_valgrind('keeps a signal that is pending to itself')
     client, server = tcp_pair()
     block = ('import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]);'
              'os.kill(os.getpid(), signal.SIGTERM); os.execvp(sys.argv[1], sys.argv[1:])')
