@@ -171,9 +171,11 @@ def _():
 
 
 def new_files(d):
-    """The files below d, one of private_system's directories: not those that tell of a removal."""
+    """The files below d, one of private_system's directories: not those that tell of a removal,
+    and not the links that runit makes for its own services whenever dpkg has done something."""
     return [path for base, subdirs, names in os.walk(d)
             for path in (os.path.join(base, name) for name in subdirs + names)
+            if not re.match(r'(/runit|/sv)/', path[len(d):])
             if os.path.islink(path) or os.path.isfile(path)
             or os.path.isdir(path) and 'tls-chain' in path[len(d):]]
 

@@ -180,7 +180,8 @@ static void code_check(struct world const *w, int code)
   losses_check(w, code);
   if (w->must_fail) check(code == EXIT_TLS, "a session goes on that must not");
   if (w->is_cut && is_strict) check(code == EXIT_TLS, "an end without close_notify is well");
-  if (!code && !(w->flags & FLAG_NO_NOTIFY) && !w->is_reset && !w->is_late && !w->is_broken)
+  int peer_can_tell = !w->is_reset && !w->is_broken && !w->has_failed;
+  if (!code && !(w->flags & FLAG_NO_NOTIFY) && peer_can_tell && !w->is_late)
     check(w->is_notified, "no close_notify");
   if (!(w->is_fair || (w->is_cut && !is_strict)) || (w->is_deaf && is_strict)) return;
   check(!code, "a session without fault has failed");
