@@ -25,23 +25,23 @@ struct options
   char const *limit;
   int is_client;
   int settings; /* what prog does not get */
-  int bad;
 };
 
 static int open_options(struct options *o, int argc, char const *const *argv)
 {
   unsigned int n;
+  int bad = 0;
   subgetopt l = SUBGETOPT_ZERO;
   for (int opt; (opt = subgetopt_r(argc, argv, "cm:t:Z", &l)) != -1; )
     switch (opt)
     {
       case 'c': o->is_client = 1; break;
-      case 'm': o->bad |= !chain_scan(l.arg, &n) || !n; o->max = l.arg; break;
-      case 't': o->bad |= !chain_scan(l.arg, &n); o->limit = l.arg; break;
+      case 'm': bad |= !chain_scan(l.arg, &n) || !n; o->max = l.arg; break;
+      case 't': bad |= !chain_scan(l.arg, &n); o->limit = l.arg; break;
       case 'Z': o->settings = 0; break;
-      default: o->bad = 1;
+      default: bad = 1;
     }
-  if (o->bad) chain_dieusage(0, USAGE);
+  if (bad) chain_dieusage(0, USAGE);
   if (l.ind >= argc)
     chain_die(0, EXIT_USAGE, "no program: the UCSPI server goes after tls-engine-open");
   return l.ind;

@@ -29,7 +29,6 @@ struct options
   int pem;         /* where the peer's certificates go; -1 is nowhere */
   int named;       /* a client: one of -k, -n and -N was given */
   int bad;         /* the usage is wrong. Found out later: where the network is has to be known */
-  int ends;        /* so is it if there is no program */
 };
 
 static int options_get(struct options *o, int argc, char const *const *argv)
@@ -59,7 +58,6 @@ static int options_get(struct options *o, int argc, char const *const *argv)
       case '7': o->bad |= !chain_scan(l.arg, &n); net[1] = n; break;
       default: o->bad = 1;
     }
-  o->ends = l.ind >= argc;
   o->net = p->role == SESSION_CLIENT ? CHAIN_CLIENT : CHAIN_SERVER;
   if (net[0] >= 0) o->net.rfd = net[0];
   if (net[1] >= 0) o->net.wfd = net[1];
@@ -82,13 +80,16 @@ static void session_fail_sys(struct options const *o, char const *step)
   session_fail(o, EXIT_SYSTEM, step, strerror(errno));
 }
 
-/* What is wrong with the options. It is too late for plaintext: TLS has been promised. */
-static void options_check(struct options const *o)
+/*
+  What is wrong with the options, or next, the program, if there is none. It is too late for
+  plaintext: TLS has been promised.
+*/
+static void options_check(struct options const *o, char const *next)
 {
   struct session_policy const *p = &o->start.policy;
   int client = p->role == SESSION_CLIENT;
   if (o->bad) chain_dieusage(&o->net, USAGE);
-  if (o->ends) chain_die(&o->net, EXIT_USAGE, "no program: tls-io goes after tls-handshake");
+  if (!next) chain_die(&o->net, EXIT_USAGE, "no program: tls-io goes after tls-handshake");
   if (!client && (o->named || p->staple))
     chain_die(&o->net, EXIT_USAGE, "-k, -n, -N and -O are for a client: give -c as well");
   if (client && !o->named)
@@ -226,7 +227,7 @@ int main(int argc, char const *const *argv)
   help_give(argc, argv, USAGE);
   argv += options_get(&o, argc, argv);
   chain_unlog(&o.net);
-  options_check(&o);
+  options_check(&o, *argv);
   network_check(&o);
   order_check_request(&o);
   chain_peer(o.start.peer);
