@@ -78,6 +78,10 @@ PROGRAMS := $(BIN_TARGETS) $(ENGINE_TARGETS)
 MANPAGES := $(wildcard doc/man/*.[178])
 DOCS := $(wildcard doc/html/*) $(shell cd $(CURDIR) && find examples ! -type d 2>/dev/null)
 
+# Installs a file, in a directory that may not be there yet; a script stays one.
+put = d=$(2); mode=644; [ ! -x $(1) ] || mode=755; \
+  $(INSTALL) -d $${d%/*} && $(INSTALL) -m $$mode $(1) $$d
+
 install: all
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir)
 	$(INSTALL) -m 755 $(PROGRAMS) $(DESTDIR)$(bindir)/
@@ -87,15 +91,11 @@ install: all
 	@for i in $(COMMANDS); do \
 	  sed 's,^lib=.*,lib=$(libexecdir),' examples/$$i > $(DESTDIR)$(bindir)/$$i && \
 	  chmod 755 $(DESTDIR)$(bindir)/$$i || exit 1; done
-	@for i in $(PARTS); do \
-	  d=$(DESTDIR)$(libexecdir)/$$i; mode=644; [ ! -x examples/$$i ] || mode=755; \
-	  $(INSTALL) -d $${d%/*} && $(INSTALL) -m $$mode examples/$$i $$d || exit 1; done
+	@for i in $(PARTS); do $(call put,examples/$$i,$(DESTDIR)$(libexecdir)/$$i) || exit 1; done
 	@for i in $(MANPAGES); do \
 	  d=$(DESTDIR)$(mandir)/man$${i##*.}; \
 	  $(INSTALL) -d $$d && $(INSTALL) -m 644 $$i $$d/ || exit 1; done
-	@for i in $(DOCS); do \
-	  d=$(DESTDIR)$(docdir)/$${i#doc/}; mode=644; [ ! -x $$i ] || mode=755; \
-	  $(INSTALL) -d $${d%/*} && $(INSTALL) -m $$mode $$i $$d || exit 1; done
+	@for i in $(DOCS); do $(call put,$$i,$(DESTDIR)$(docdir)/$${i#doc/}) || exit 1; done
 
 uninstall:
 	rm -f $(patsubst %,$(DESTDIR)$(bindir)/%,$(PROGRAMS) $(COMMANDS))
