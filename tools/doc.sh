@@ -12,7 +12,7 @@ export LC_ALL
 
 # The groups of the sidebar, each with its pages. Every page is in one; tests/doc.t looks.
 groups='start programs shell coming background'
-group () {
+group_set () { # sets heading, names
   case $1 in
     start) heading=Start names='tls-chain.7 tls-chain-services.7' ;;
     programs) heading=Programs names='tls-engine-open.1 tls-ctl-open.1 tls-await.1 tls-peek.1
@@ -65,7 +65,7 @@ link () { # file, text, the file that needs no link
 navigation () { # the file that needs no link
   echo '<nav aria-label="Pages">'
   for group in $groups ; do
-    group "$group"
+    group_set "$group"
     echo "<h2>$heading</h2>"
     echo '<ul>'
     for page in $names ; do
@@ -145,7 +145,7 @@ all_pages () {
 
 all=
 for group in $groups ; do
-  group "$group"
+  group_set "$group"
   all="$all $names"
 done
 stages='<img class="picture" src="chain.svg" alt="The stages, from top to bottom: tls-engine-open,
