@@ -11,16 +11,7 @@ from chain import BIN, TOP, without_pid
 from examples import Played, example, is_done, is_refused
 from scratch import temp_dir
 from tap import is_equal, is_true, run, test
-
-
-def targets(name):
-    with open(TOP + '/package/targets.mak') as f:
-        return ' '.join(re.findall(r'^%s *[:+]= *(.+)$' % name, f.read(), re.M)).split()
-
-
-def version():
-    with open(TOP + '/package/info') as f:
-        return re.search('^version=(.*)$', f.read(), re.M)[1]
+from tree import info, targets
 
 
 def installed():
@@ -37,7 +28,7 @@ def _():
     bin = installed()
     for name in targets('BIN_TARGETS') + targets('ENGINE_TARGETS') + targets('COMMANDS'):
         program = '%s/%s' % (bin, name)
-        is_equal(example(program, '-V').out.decode(), 'tls-chain %s\n' % version(), name)
+        is_equal(example(program, '-V').out.decode(), 'tls-chain %s\n' % info('version'), name)
         result = example(program, '-h')
         is_done(result)
         is_true(re.fullmatch(r'usage: %s .+\n' % name, result.out.decode()), result)

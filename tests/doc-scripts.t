@@ -9,7 +9,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import BIN, Chain, need
 from examples import EXAMPLES, free_port, port_is_open
-from pages import PAGES, page
+from pages import PAGES, page, shown_in
 from peer import Peer
 from pki import cert_hash, openssl, pki, server_env
 from scratch import temp_dir
@@ -18,12 +18,6 @@ from tap import SLOW, is_equal, run, test, wait_for
 
 
 # Each is on a connection of the test in place of a UCSPI server's.
-
-def shown_in(name):
-    """What a page shows literally."""
-    shown = re.findall(r'^\.Bd -literal.*?\n(.*?)^\.Ed', page(name), re.M | re.S)
-    return [s.replace('\\e', '\\').replace('\\&', '') for s in shown]
-
 
 def scripts(name):
     """The execline scripts in a page."""

@@ -16,6 +16,7 @@ from pki import server_env
 from scratch import temp_dir
 from sockets import tcp_pair
 from tap import SLOW, Skip, is_equal, is_true, run, test
+from tree import targets
 
 MAN = os.path.join(TOP, 'doc', 'man')
 HTML = os.path.join(TOP, 'doc', 'html')
@@ -24,10 +25,6 @@ HTML = os.path.join(TOP, 'doc', 'html')
 def read(*path):
     with open(os.path.join(TOP, *path), encoding='utf-8') as f:
         return f.read()
-
-
-def targets(variable):
-    return re.search(r'^%s := (.*)$' % variable, read('package', 'targets.mak'), re.M)[1].split()
 
 
 def programs():
@@ -117,7 +114,8 @@ def _():
               + [p + '.8' for p in targets('LIBEXEC_TARGETS')])
     is_equal(sorted(p for p in PAGES if not p.endswith('.7')), sorted(wanted), 'pages of programs')
     for p in PAGES:
-        is_true('Xr %s %s' % tuple(p.rsplit('.', 1)) in page('tls-chain.7') or p == 'tls-chain.7',
+        link = r'^\.(It )?Xr %s %s\b' % tuple(map(re.escape, p.rsplit('.', 1)))
+        is_true(re.search(link, page('tls-chain.7'), re.M) or p == 'tls-chain.7',
                 'the overview leads to ' + p)
 
 

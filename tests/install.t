@@ -20,6 +20,7 @@ from scratch import temp, temp_dir
 from sessions import is_echoed
 from sockets import tcp_pair
 from tap import Skip, is_equal, is_true, run, test
+from tree import targets
 
 NO_PATH_OF_OURS = '/usr/bin:/bin'
 
@@ -59,13 +60,6 @@ def contents(d):
         with open(path, 'rb') as f:
             found[name] = f.read()
     return found
-
-
-def targets(name):
-    """A list of package/targets.mak."""
-    with open(TOP + '/package/targets.mak') as f:
-        first, *more = re.findall(r'^%s *[:+]= *(.+)$' % name, f.read(), re.M)
-    return ' '.join([first, *more]).split()
 
 
 PROGRAMS = targets('BIN_TARGETS')

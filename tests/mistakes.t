@@ -13,6 +13,7 @@ from chain import Chain, need, not_resident
 from peer import Peer
 from pki import pki, server_env
 from scratch import temp_dir
+from services import write_script
 from sockets import tcp_pair
 from tap import is_equal, is_true, run, test
 
@@ -44,7 +45,7 @@ SERVERS = [
     # stages forgotten, or in the wrong order
     ('tls-ctl-open forgotten', STAGES + ' ./application', {}, LEAVES, 100,
      'tls-await: fatal: TLS_CTLFD is not set: tls-await goes after tls-ctl-open'),
-    ('tls-await forgotten', DELAYED % 'if { sleep 0.2 } tls-handshake tls-io', {}, LEAVES, None,
+    ('tls-await forgotten', DELAYED % './asked tls-handshake tls-io', {}, LEAVES, None,
      "tls-handshake: fatal: the application's request has not been read: tls-handshake goes after "
      'tls-await'),
     ('tls-handshake forgotten', 'tls-io cat', {}, LEAVES, 100,
@@ -168,6 +169,13 @@ os.write(int(os.environ['SSLCTLFD']), b'Y')
 os.read(int(os.environ['SSLCTLFD']), 1)
 ''' % sys.executable
 
+# A stage that waits until the application has asked, and takes nothing.
+ASKED = '''#!%s -IS
+import os, select, sys
+select.select([int(os.environ['TLS_CTLFD'])], [], [])
+os.execvp(sys.argv[1], sys.argv[1:])
+''' % sys.executable
+
 
 def settings(changes):
     files = {'KEY': pki() + '/server.key', 'CERT': pki() + '/server.pem', 'DIR': temp_dir(),
@@ -198,9 +206,8 @@ def told(argv, changes, does=LEAVES, in_client=False, net=None):
     need('execlineb')
     not_resident('these are settings of the chain')
     d = temp_dir()
-    with open(d + '/application', 'w') as f:
-        f.write(APPLICATION)
-    os.chmod(d + '/application', 0o755)
+    write_script(d + '/application', APPLICATION)
+    write_script(d + '/asked', ASKED)
     other = None
     if not net:
         other, net = tcp_pair()

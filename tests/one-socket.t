@@ -5,13 +5,13 @@
 import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import PYTHON, Chain, delayed, dies
+from chain import PYTHON, Chain, delayed
 from clients import serve_client, start_client
 from peer import Peer
 from pki import ca_env, server_env
-from processes import wait_engine
+from processes import wait_dead, wait_engine
 from sockets import tcp_pair
-from tap import SLOW, is_equal, is_true, run, test, wait_for
+from tap import SLOW, is_equal, run, test, wait_for
 
 NEEDED = 'import os, socket, stat, sys\ns = socket.socket(fileno=%d)\n'
 BIG = 4 << 20
@@ -126,7 +126,7 @@ except BrokenPipeError:
     peer.recv(100)
     peer.reset()
     is_equal(c.wait(), 3)
-    is_true(engine, 'an engine')
+    wait_dead(*engine)
 
 
 @test('below tls-ctl-open there are pipes already')

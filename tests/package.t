@@ -15,14 +15,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib
 from chain import TOP, need
 from scratch import temp_dir
 from tap import Skip, is_equal, is_true, run, test
-from tree import GIT, MTIME, clone, private_system, repository, sh
+from tree import GIT, MTIME, clone, info, private_system, repository, sh, targets
 
 NOBODY = 65534
-
-
-def info(name):
-    """A value of package/info."""
-    return sh(TOP, 'sh', '-c', '. ./package/info; echo "$%s"' % name).rstrip('\n')
 
 
 NAME = 'tls-chain-' + info('version')
@@ -32,10 +27,9 @@ EMPTY = '/usr/libexec/tls-chain/empty'
 
 
 def all_targets():
-    """The programs that make builds, by package/targets.mak."""
-    lists = r'^(?:(?:BIN|ENGINE|LIBEXEC)_TARGETS|COMMANDS) *:=(.*)$'
-    with open(TOP + '/package/targets.mak') as f:
-        return {name for line in re.findall(lists, f.read(), re.M) for name in line.split()}
+    """The programs that are installed for users, and tls-engine."""
+    return {name for kind in ('BIN_TARGETS', 'ENGINE_TARGETS', 'LIBEXEC_TARGETS', 'COMMANDS')
+            for name in targets(kind)}
 
 
 def installed(name):
@@ -45,9 +39,7 @@ def installed(name):
 
 def parts():
     """Where that is which the commands share."""
-    with open(TOP + '/package/targets.mak') as f:
-        lists = re.findall(r'^PARTS *[:+]=(.*)$', f.read(), re.M)
-    return {'/usr/libexec/tls-chain/' + name for line in lists for name in line.split()}
+    return {'/usr/libexec/tls-chain/' + name for name in targets('PARTS')}
 
 
 def builds_programs():

@@ -10,6 +10,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import TOP
 from tap import is_equal, is_true, run, test
+from tree import targets
 
 # What a file of a room may include, and link.
 ROOMS = {
@@ -17,11 +18,6 @@ ROOMS = {
     'src/chain': {'src/chain', 'src/session'},
     'src/tls': {'src/tls', 'src/session'},
 }
-
-
-def chainloaders():
-    with open(TOP + '/package/targets.mak') as f:
-        return re.search(r'^BIN_TARGETS *:= *(.*)$', f.read(), re.M)[1].split()
 
 
 def sources(*dirs):
@@ -183,7 +179,7 @@ def _():
 
 @test('the chainloaders, as built, hold nothing of a TLS library')
 def _():
-    for name in chainloaders():
+    for name in targets('BIN_TARGETS'):
         dynamic = subprocess.run(['readelf', '-dW', name], cwd=TOP, check=True,
                                  stdout=subprocess.PIPE).stdout.decode()
         none('%s: %s' % (name, s) for s in re.findall(r'NEEDED.*\[(.*)\]', dynamic)
@@ -227,7 +223,7 @@ def _():
                 is_true(length < 70, '%s:%d: %d lines' % (path, begin, length))
                 mains += 1
                 begin = 0
-    is_true(mains > len(chainloaders()), 'a main in each chainloader, and in the engine')
+    is_true(mains > len(targets('BIN_TARGETS')), 'a main in each chainloader, and in the engine')
 
 
 @test('no file in src is longer than 400 lines')

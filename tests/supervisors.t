@@ -11,9 +11,10 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import BIN, need
 from examples import SBIN, Daemon, free_port
-from pages import page
+from pages import shown_in
 from peer import Peer
 from pki import server_env
+from privileges import as_root
 from proc import find_processes, is_alive
 from scratch import close_later, temp_dir
 from services import write_line, write_script
@@ -27,9 +28,7 @@ BIG = 1 << 20
 
 def shown(begin):
     """The text in the page that begins so."""
-    found = [text.replace('\\e', '\\') for text in
-             re.findall(r'^\.Bd -literal.*?\n(.*?)^\.Ed', page(PAGE), re.M | re.S)]
-    text, = [t for t in found if t.startswith(begin)]
+    text, = [t for t in shown_in(PAGE) if t.startswith(begin)]
     return text
 
 
@@ -73,17 +72,16 @@ class Place:
             peer.sock.close()
 
 
-def script_of_s6():
-    return '#!/usr/bin/execlineb -P\nfdmove'
-
-
+# How scripts of the page begin.
+RUN_SH = '#!/bin/sh\nexec 2>&1'
+RUN = '#!/usr/bin/execlineb -P\nfdmove'
 SESSION = '#!/usr/bin/execlineb -P\ns6-envdir /etc'
 
 
 @test('runit: the script in sh, under runsv')
 def _():
     need('runsv', 'chpst', 'tcpserver')
-    place = Place('run', '#!/bin/sh\nexec 2>&1')
+    place = Place('run', RUN_SH)
     place.daemon('runsv', place.dir).wait_port(place.port)
     place.serves()
     subprocess.run(['sv', 'force-stop', place.dir], env={'PATH': PATH}, check=True,
@@ -93,11 +91,11 @@ def _():
 def units(place):
     """Writes all units of the page, for that place; their paths by name."""
     d, found = temp_dir(), {}
-    for text in re.findall(r'^\.Bd -literal.*?\n(# /etc/systemd/system/.*?)^\.Ed', page(PAGE),
-                           re.M | re.S):
-        name = re.match(r'# /etc/systemd/system/(\S+)\n', text)[1]
-        found[name] = '%s/%s' % (d, name)
-        write_line(found[name], place.fit(text))
+    for text in shown_in(PAGE):
+        m = re.match(r'# /etc/systemd/system/(\S+)\n', text)
+        if m:
+            found[m[1]] = '%s/%s' % (d, m[1])
+            write_line(found[m[1]], place.fit(text))
     return found
 
 
@@ -161,22 +159,18 @@ def inetd_session():
                                         's6-envdir ': 'export PATH "%s"\ns6-envdir ' % PATH})
 
 
-@test('inetd: a line of inetd.conf')
+@as_root('inetd: a line of inetd.conf')
 def _():
     need('inetd')
-    if os.geteuid():
-        raise Skip('not root')
     place = inetd_session()
     write_line(place.dir + '/inetd.conf', '127.0.0.1:' + place.fit(shown('465 stream')).strip())
     place.daemon('inetd', '-i', place.dir + '/inetd.conf').wait_port(place.port)
     place.serves()
 
 
-@test('xinetd: a file of xinetd.d')
+@as_root('xinetd: a file of xinetd.d')
 def _():
     need('xinetd')
-    if os.geteuid():
-        raise Skip('not root')
     place = inetd_session()
     write_line(place.dir + '/conf', place.fit(shown('service smtps')).replace(
         '{\n', '{\n  bind = 127.0.0.1\n'))
@@ -191,7 +185,7 @@ def _():
     alone = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc']
     if subprocess.run([*alone, 'true'], stderr=subprocess.DEVNULL).returncode:
         raise Skip('no process may be number 1 here')
-    place = Place('run', script_of_s6(), **{'tcpserver ': 'tcpserver -c 1 '})
+    place = Place('run', RUN, **{'tcpserver ': 'tcpserver -c 1 '})
     init, argv = re.fullmatch(r'(tini --) (\S+)\n', shown('tini'))[1].split(), [place.script]
     place.daemon(*alone, *init, *argv).wait_port(place.port)
     for _ in range(3):

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import PYTHON, Chain, descriptors, dies, dies_of_usage
+from chain import PYTHON, Chain, descriptors, dies, dies_of_usage, dies_without_program
 from processes import wait_asleep
 from scratch import temp
 from sockets import read_to_end, tcp_pair, unix_pair
@@ -30,10 +30,11 @@ SAY = ['sh', '-c', 'echo "$@" "${TLS_CTLFD-unset}"', 'say', 'next:']
 
 @test('an unknown option, a limit that is no number, no program: 100, and the usage')
 def _():
-    for argv in ([], ['-x', 'true'], ['-t'], ['-t', '100'], ['-t', 'x', 'true'],
-                 ['-t', '', 'true'], ['-t', '-1', 'true'], ['-t', '1s', 'true'],
-                 ['-t', '4294967296', 'true'], ['-r'], ['-c']):
+    for argv in (['-x', 'true'], ['-t'], ['-t', 'x', 'true'], ['-t', '', 'true'],
+                 ['-t', '-1', 'true'], ['-t', '1s', 'true'], ['-t', '4294967296', 'true']):
         dies_of_usage(Chain(['tls-await', *argv]))
+    for argv in [], ['-t', '100'], ['-r'], ['-c']:
+        dies_without_program(Chain(['tls-await', *argv]))
 
 
 @test('TLS_CTLFD that is missing, no number, or not open: 100, one line')

@@ -7,7 +7,8 @@ import os
 import socket
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import BIN, PYTHON, Chain, delayed, descriptors, dies, dies_of_usage, not_under_valgrind
+from chain import (BIN, PYTHON, Chain, delayed, descriptors, dies, dies_of_usage,
+                   dies_without_program, not_under_valgrind)
 from peer import TLS12, Peer
 from pki import server_env
 from proc import fds_of, state_of
@@ -302,8 +303,10 @@ def _():
 
 @test('a bad option or no program: 100, and the usage')
 def _():
-    for argv in [], ['-y'], ['-c'], ['-x', 'true'], ['-Y', 'true']:
+    for argv in ['-x', 'true'], ['-Y', 'true']:
         dies_of_usage(Chain(['tls-ctl-start', *argv]))
+    for argv in [], ['-y'], ['-c']:
+        dies_without_program(Chain(['tls-ctl-start', *argv]))
 
 
 @test('a variable that is missing, no number, or not open: 100, nothing is asked, nothing is run')

@@ -7,7 +7,8 @@ import signal
 import socket
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import BIN, PYTHON, Chain, delayed, dies, dies_of_usage, need, reason
+from chain import (BIN, PYTHON, Chain, delayed, dies, dies_of_usage, dies_without_program, need,
+                   reason)
 from clients import HERE, serve_client, start_client
 from engined import DROP, ENGINE_GID, ENGINE_UID, how_it_ends, wait_deaf
 from peer import Peer
@@ -181,9 +182,11 @@ def _():
 
 @test('the usage is told, of numbers that are none as well')
 def _():
-    for argv in ([], ['-x', 'true'], ['-m', '0', 'true'], ['-m', 'many', 'true'],
-                 ['-t', '-1', 'true'], ['-m', '1']):
+    for argv in (['-x', 'true'], ['-m', '0', 'true'], ['-m', 'many', 'true'],
+                 ['-t', '-1', 'true']):
         dies_of_usage(Chain(['tls-engine-open', *argv], env=server_env()))
+    for argv in [], ['-m', '1']:
+        dies_without_program(Chain(['tls-engine-open', *argv], env=server_env()))
 
 
 @test('a prog that is not there: 127, and the engine ends')

@@ -8,8 +8,8 @@ import socket
 import ssl
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import (Chain, dies, dies_of_usage, dies_unjoined, not_resident, not_under_valgrind,
-                   tells_emfile, unjoined)
+from chain import (Chain, dies, dies_of_usage, dies_unjoined, dies_without_program, not_resident,
+                   not_under_valgrind, tells_emfile, unjoined)
 from peer import TLS12, Peer, all_of, client_hello
 from pki import cert_hash, pki, server_env
 from proc import fds_of
@@ -36,14 +36,15 @@ def is_echo(peer):
 
 @test('a bad option, a number that is none, no program: 100, and the usage')
 def _():
-    for argv in ([], ['-x', 'true'], ['-Y'], ['-K'], ['-K', '1000'], ['-K', 'x', 'true'],
+    for argv in (['-x', 'true'], ['-K'], ['-K', 'x', 'true'],
                  ['-K', '', 'true'], ['-K', '-1', 'true'], ['-K', '4294967296', 'true'],
                  ['-v', 'x', 'true'], ['-v', '', 'true'], ['-v', '-1', 'true'],
                  ['-6', 'x', 'true'], ['-6', '-1', 'true'], ['-7', 'x', 'true'],
-                 ['-7', '', 'true'], ['-C', 'x', 'true'], ['-C', '77'],
-                 ['-k', '', 'true'], ['-k', 'x' * 256, 'true'], ['-O'],
-                 ['-c', '-k', 'localhost']):
+                 ['-7', '', 'true'], ['-C', 'x', 'true'],
+                 ['-k', '', 'true'], ['-k', 'x' * 256, 'true']):
         dies_of_usage(Chain(['tls-handshake', *argv]))
+    for argv in [], ['-Y'], ['-K', '1000'], ['-C', '77'], ['-O'], ['-c', '-k', 'localhost']:
+        dies_without_program(Chain(['tls-handshake', *argv]))
 
 
 @test('a client without a name, and without -n or -N: 100, and what to give')

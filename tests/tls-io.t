@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import (PYTHON, Chain, delayed, dies, dies_of_usage, not_resident,
+from chain import (PYTHON, Chain, delayed, dies, dies_of_usage, dies_without_program, not_resident,
                    not_under_valgrind)
 from peer import Peer, all_of
 from pki import pki, server_env
@@ -44,9 +44,11 @@ def io_on_socket(argv=('echo', 'ran'), **env):
 
 @test('an unknown option, a limit that is no number, no program: 100, and the usage')
 def _():
-    for argv in ([], ['-S'], ['-x', 'true'], ['-t'], ['-t', 'x', 'true'], ['-t', '-5', 'true'],
+    for argv in (['-x', 'true'], ['-t'], ['-t', 'x', 'true'], ['-t', '-5', 'true'],
                  ['-t', '', 'true'], ['-t', '4294967296', 'true']):
         dies_of_usage(Chain(['tls-io', *argv]))
+    for argv in [], ['-S']:
+        dies_without_program(Chain(['tls-io', *argv]))
 
 
 @test('a variable that is missing, no number, or not open: 100, one line')

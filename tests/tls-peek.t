@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import PYTHON, Chain, delayed, dies, dies_of_usage
+from chain import PYTHON, Chain, delayed, dies, dies_of_usage, dies_without_program
 from hello import alpn, client_hello_of, extension, records, sni, versions
 from peer import TLS12, TLS13, Peer
 from pki import server_env
@@ -291,9 +291,10 @@ while data := os.read(r, 4096):
 
 @test('what is no network, or has a session, is told of')
 def _():
-    dies_of_usage(Chain(['tls-peek']))
-    for options in ['-x', 'true'], ['-t', 'x', 'true'], ['-6', '-1', 'true'], ['-t', '1']:
+    for options in ['-x', 'true'], ['-t', 'x', 'true'], ['-6', '-1', 'true']:
         dies_of_usage(Chain(['tls-peek', *options]))
+    for options in [], ['-t', '1']:
+        dies_without_program(Chain(['tls-peek', *options]))
     line = 'the network is not a socket: what it brings cannot be looked at'
     dies(Chain(['tls-peek', 'true']), 100, SAID + line)
     r, w = os.pipe()

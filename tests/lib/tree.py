@@ -4,6 +4,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import subprocess
 import tempfile
 
@@ -27,6 +28,19 @@ def sh(d, *argv, env=(), fails=False, **kw):
                        **kw)
     is_equal(p.returncode != 0, fails, 'failure of %r, which says:\n%s' % (argv, p.stdout[-5000:]))
     return p.stdout
+
+
+def targets(name):
+    """A list of package/targets.mak."""
+    with open(TOP + '/package/targets.mak') as f:
+        first, *more = re.findall(r'^%s *[:+]= *(.+)$' % name, f.read(), re.M)
+    return ' '.join([first, *more]).split()
+
+
+def info(name):
+    """A value of package/info."""
+    with open(TOP + '/package/info') as f:
+        return re.search(r'^%s=(.*)$' % name, f.read(), re.M)[1]
 
 
 def repository():
