@@ -14,7 +14,7 @@ PROVE := prove
 INSTALL := install
 SOURCES := $(wildcard src/*/*.c tests/*/*.c)
 
-all: $(BIN_TARGETS) $(ENGINE_TARGETS) $(LIBEXEC_TARGETS)
+all: $(BIN_TARGETS) $(ENGINE_TARGETS) $(LIBEXEC_TARGETS) libtlsctl.a
 
 config.mak:
 	@echo 'run ./configure first' >&2; exit 1
@@ -38,6 +38,10 @@ $(ENGINE_TARGETS) $(LIBEXEC_TARGETS): $$(OBJECTS_$$@)
 
 $(TEST_TARGETS): $$(OBJECTS_$$@)
 	$(call link)
+
+libtlsctl.a: src/tlsctl/tlsctl.o
+	rm -f $@
+	$(AR) rcs $@ $^
 
 # The tests run the programs as built, from tests/bin. Those that know a path are linked again
 # there: of tls-engine, of tls-engined, of the empty directory.
@@ -75,7 +79,7 @@ check: check-programs
 	$(PROVE) $(PROVEFLAGS) tests/
 
 PROGRAMS := $(BIN_TARGETS) $(ENGINE_TARGETS)
-MANPAGES := $(wildcard doc/man/*.[178])
+MANPAGES := $(wildcard doc/man/*.[1378])
 DOCS := $(wildcard doc/html/*) $(shell cd $(CURDIR) && find examples ! -type d 2>/dev/null)
 
 # Installs a file, in a directory that may not be there yet; a script stays one.
@@ -88,6 +92,11 @@ install: all
 	@for i in $(LIBEXEC_TARGETS); do \
 	  $(INSTALL) -m 755 $$i $(DESTDIR)$(libexecdir)/ || exit 1; done
 	$(INSTALL) -d -m 555 $(DESTDIR)$(libexecdir)/empty
+	@$(call put,libtlsctl.a,$(DESTDIR)$(libdir)/libtlsctl.a)
+	@$(call put,src/tlsctl/tlsctl.h,$(DESTDIR)$(includedir)/tlsctl.h)
+	$(INSTALL) -d $(DESTDIR)$(libdir)/pkgconfig
+	sed 's,@prefix@,$(prefix),; s,@libdir@,$(libdir),; s,@includedir@,$(includedir),; s,@version@,$(version),' \
+	  package/tlsctl.pc.in > $(DESTDIR)$(libdir)/pkgconfig/tlsctl.pc
 	@for i in $(COMMANDS); do \
 	  sed 's,^lib=.*,lib=$(libexecdir),' examples/$$i > $(DESTDIR)$(bindir)/$$i && \
 	  chmod 755 $(DESTDIR)$(bindir)/$$i || exit 1; done
@@ -100,6 +109,8 @@ install: all
 uninstall:
 	rm -f $(patsubst %,$(DESTDIR)$(bindir)/%,$(PROGRAMS) $(COMMANDS))
 	rm -f $(patsubst %,$(DESTDIR)$(libexecdir)/%,$(LIBEXEC_TARGETS) $(PARTS))
+	rm -f $(DESTDIR)$(libdir)/libtlsctl.a $(DESTDIR)$(libdir)/pkgconfig/tlsctl.pc
+	rm -f $(DESTDIR)$(includedir)/tlsctl.h
 	-rmdir $(DESTDIR)$(libexecdir)/policy $(DESTDIR)$(libexecdir)/starttls 2>/dev/null
 	rm -f $(foreach i,$(MANPAGES),$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $i))/$(notdir $i))
 	rm -f $(patsubst %,$(DESTDIR)$(docdir)/%,$(patsubst doc/%,%,$(DOCS)))
@@ -113,7 +124,7 @@ dist:
 	tools/dist
 
 clean:
-	rm -rf $(BIN_TARGETS) $(ENGINE_TARGETS) $(LIBEXEC_TARGETS) $(TEST_TARGETS) $(SOURCES:.c=.o) tests/bin
+	rm -rf $(BIN_TARGETS) $(ENGINE_TARGETS) $(LIBEXEC_TARGETS) $(TEST_TARGETS) $(SOURCES:.c=.o) libtlsctl.a tests/bin
 
 distclean: clean
 	rm -f config.mak

@@ -6,6 +6,7 @@ src/session/progname.o: src/session/progname.c src/session/progname.h src/sessio
 src/session/session_facts.o: src/session/session_facts.c src/session/session.h
 src/session/session_io.o: src/session/session_io.c src/session/session.h
 src/session/session_pack.o: src/session/session_pack.c src/session/session.h
+src/tlsctl/tlsctl.o: src/tlsctl/tlsctl.c src/tlsctl/tlsctl.h
 src/chain/chain_door.o: src/chain/chain_door.c src/chain/chain.h src/session/session.h
 src/chain/chain_engine.o: src/chain/chain_engine.c src/chain/chain.h src/session/session.h
 src/chain/chain_env.o: src/chain/chain_env.c src/chain/chain.h src/session/session.h
@@ -16,7 +17,7 @@ src/chain/chain_spawn.o: src/chain/chain_spawn.c src/chain/chain.h src/session/s
 src/chain/hello.o: src/chain/hello.c src/chain/hello.h src/session/hostname.h
 src/chain/tls-await.o: src/chain/tls-await.c src/chain/chain.h src/session/help.h src/session/progname.h src/session/session.h
 src/chain/tls-ctl-open.o: src/chain/tls-ctl-open.c src/chain/chain.h src/session/help.h src/session/progname.h src/session/session.h
-src/chain/tls-ctl-start.o: src/chain/tls-ctl-start.c src/chain/chain.h src/session/help.h src/session/progname.h src/session/session.h
+src/chain/tls-ctl-start.o: src/chain/tls-ctl-start.c src/chain/chain.h src/session/help.h src/session/progname.h src/session/session.h src/tlsctl/tlsctl.h
 src/chain/tls-engine-open.o: src/chain/tls-engine-open.c src/chain/chain.h src/session/help.h src/session/progname.h src/session/session.h
 src/chain/tls-handshake.o: src/chain/tls-handshake.c src/chain/chain.h src/session/help.h src/session/progname.h src/session/session.h
 src/chain/tls-io.o: src/chain/tls-io.c src/chain/chain.h src/session/help.h src/session/progname.h src/session/session.h
@@ -77,7 +78,7 @@ OBJECTS_tls-handshake := src/chain/tls-handshake.o src/chain/chain_door.o src/ch
 LIBS_tls-handshake = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tls-io := src/chain/tls-io.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o src/session/help.o src/session/progname.o
 LIBS_tls-io = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
-OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_door.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/session/session_facts.o src/session/help.o src/session/progname.o
+OBJECTS_tls-ctl-start := src/chain/tls-ctl-start.o src/chain/chain_door.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/tlsctl/tlsctl.o src/session/session_facts.o src/session/help.o src/session/progname.o
 LIBS_tls-ctl-start = $(LIB_SKALIBS) $(LIB_SOCKET)
 OBJECTS_tls-engine-open := src/chain/tls-engine-open.o src/chain/chain_door.o src/chain/chain_env.o src/chain/chain_fd.o src/chain/chain_network.o src/chain/chain_spawn.o src/session/session_facts.o src/session/help.o src/session/progname.o
 LIBS_tls-engine-open = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)

@@ -20,7 +20,7 @@ headers () {
   done
 }
 
-for dir in src/session src/chain src/tls tests/unit tests/fuzz ; do
+for dir in src/session src/tlsctl src/chain src/tls tests/unit tests/fuzz ; do
   for source in "$dir"/*.c ; do
     echo "${source%.c}.o: $source $(headers "$source" | sort -u | tr '\n' ' ')" | sed 's/ $//'
   done
