@@ -39,6 +39,8 @@ $(ENGINE_TARGETS) $(LIBEXEC_TARGETS): $$(OBJECTS_$$@)
 $(TEST_TARGETS): $$(OBJECTS_$$@)
 	$(call link)
 
+tests/unit/tlsctl-app.o: CPPFLAGS += -Isrc/tlsctl
+
 libtlsctl.a: src/tlsctl/tlsctl.o
 	rm -f $@
 	$(AR) rcs $@ $^

@@ -60,6 +60,7 @@ tests/unit/calls.o: tests/unit/calls.c src/session/session.h src/tls/confine.h s
 tests/unit/places.o: tests/unit/places.c src/tls/places.h
 tests/unit/session.o: tests/unit/session.c src/session/progname.h src/session/session.h
 tests/unit/signer.o: tests/unit/signer.c src/session/session.h src/tls/failure.h src/tls/file.h src/tls/key.h src/tls/signer.h
+tests/unit/tlsctl-app.o: tests/unit/tlsctl-app.c
 tests/fuzz/hello.o: tests/fuzz/hello.c src/chain/hello.h src/session/hostname.h
 tests/fuzz/relay.o: tests/fuzz/relay.c src/session/session.h src/tls/failure.h src/tls/file.h src/tls/hooks.h src/tls/key.h src/tls/serve.h src/tls/settings.h src/tls/signer.h tests/fuzz/world.h
 tests/fuzz/replay.o: tests/fuzz/replay.c
@@ -96,6 +97,8 @@ OBJECTS_tests/unit/signer := tests/unit/signer.o tests/fuzz/unconfined.o src/tls
 LIBS_tests/unit/signer = $(LIB_CMOCKA) $(LIB_TLS) $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/unit/calls := tests/unit/calls.o src/tls/confine_linux.o src/tls/confine_openbsd.o src/tls/confine_other.o src/tls/failure.o src/tls/filter.o src/tls/text.o
 LIBS_tests/unit/calls = $(LIB_SKALIBS)
+OBJECTS_tests/unit/tlsctl-app := tests/unit/tlsctl-app.o src/tlsctl/tlsctl.o
+LIBS_tests/unit/tlsctl-app =
 OBJECTS_tests/fuzz/session := tests/fuzz/session.o tests/fuzz/replay.o src/session/session_facts.o src/session/session_io.o src/session/session_pack.o
 LIBS_tests/fuzz/session = $(LIB_SKALIBS) $(LIB_SOCKET) $(LIB_CLOCK)
 OBJECTS_tests/fuzz/hello := tests/fuzz/hello.o tests/fuzz/replay.o src/chain/hello.o src/session/hostname.o

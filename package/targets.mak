@@ -10,7 +10,7 @@ endif
 COMMANDS := starttls-cert starttls-chain starttls-connect starttls-dial tls-connect
 PARTS := interactive policy/print-cert starttls/ftp starttls/imap starttls/lib starttls/nntp
 PARTS += starttls/pop3 starttls/postgres starttls/sieve starttls/smtp starttls/xmpp
-TEST_TARGETS := tests/fuzz/session tests/fuzz/hello
+TEST_TARGETS := tests/fuzz/session tests/fuzz/hello tests/unit/tlsctl-app
 ifneq ($(WITHOUT_CMOCKA),yes)
 TEST_TARGETS += tests/unit/session
 ifneq ($(WITHOUT_ENGINE),yes)

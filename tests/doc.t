@@ -112,7 +112,8 @@ def _():
 def _():
     wanted = ([p for _, p, _ in programs() + commands()]
               + [p + '.8' for p in targets('LIBEXEC_TARGETS')])
-    is_equal(sorted(p for p in PAGES if not p.endswith('.7')), sorted(wanted), 'pages of programs')
+    is_equal(sorted(p for p in PAGES if not p.endswith(('.3', '.7'))), sorted(wanted),
+             'pages of programs')
     for p in PAGES:
         link = r'^\.(It )?Xr %s %s\b' % tuple(map(re.escape, p.rsplit('.', 1)))
         is_true(re.search(link, page('tls-chain.7'), re.M) or p == 'tls-chain.7',

@@ -14,7 +14,7 @@ from processes import engines, orphan_exit_code, wait_engine, wait_process
 from scratch import temp_dir
 from sockets import tcp_pair
 from tap import is_equal, is_true, run, test, wait_for
-from ucspi import ECHO, FACTS, NETIDS, PLUMBING, UCSPI_FDS, application, starttls
+from ucspi import APP_FDS, ECHO, FACTS, NETIDS, PLUMBING, application, starttls
 
 # A stage that stops the chain until the test goes on; it holds nothing while it waits.
 PAUSE = PYTHON + ['''
@@ -100,6 +100,7 @@ if os.environ.get('TEST_RESIDENT'):
 CHANNEL = 'socket'  # to the signer
 APP_PIPES = 'to the application, reading end', 'from the application, writing end'
 TLS_PIPES = 'to the application, writing end', 'from the application, reading end'
+HEARS, TELLS = 'reason, reading end', 'reason, writing end'
 PLAINTEXT = ('0: to the application, reading end', '1: from the application, writing end',
              '2: stderr')
 
@@ -123,6 +124,7 @@ def delayed_chain(command, tlsside, options=(), env=None):
     app = environ_of(c.pid)
     names.learn(c.pid, app['SSLREADFD'], 'to the application')
     names.learn(c.pid, app['SSLWRITEFD'], 'from the application')
+    names.learn(c.pid, app['SSLREASONFD'], 'reason')
     return client, c, tls, names
 
 
@@ -147,29 +149,29 @@ def _():
             control = ['socket'] if command == b'Y' else []
 
             # The plaintext phase.
-            names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES)
-            names.holds(tls, *NETWORK, 'socket', *TLS_PIPES)
+            names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES, HEARS)
+            names.holds(tls, *NETWORK, 'socket', *TLS_PIPES, TELLS)
             is_equal(engines(), [], 'engines')
 
             # The application has asked, the client is silent.
             starttls(client)
             engine = wait_engine()[0]
             wait_stage(tls, 'tls-handshake')
-            names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES)
-            names.holds(tls, *NETWORK, 'socket', *control, *TLS_PIPES)
+            names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES, HEARS)
+            names.holds(tls, *NETWORK, 'socket', *control, *TLS_PIPES, TELLS)
             names.holds(engine, *ENGINE, CHANNEL)
 
             # The handshake is over, the session not joined.
             peer = Peer(client).handshake()
             wait_stage(tls, PYTHON_NAME)
-            names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES)
-            names.holds(tls, *NOTHING, 'socket', *control, *TLS_PIPES)
+            names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES, HEARS)
+            names.holds(tls, *NOTHING, 'socket', *control, *TLS_PIPES, TELLS)
             names.holds(engine, *ENGINE)
 
             # The session is joined; what follows tls-io has no part in it.
             go_on(pause)
             wait_stage(tls, 'cat')
-            names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES)
+            names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES, HEARS)
             names.holds(tls, *NOTHING)
             names.holds(engine, *ENGINE, *TLS_PIPES)
 
@@ -186,7 +188,7 @@ def _():
     engine = wait_engine()[0]
     names.holds(engine, *ENGINE, *TLS_PIPES)
     names.holds(tls, *NOTHING, 'socket')
-    names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES)
+    names.holds(c.pid, *NETWORK, 'socket', *APP_PIPES, HEARS)
     only_processes(c.pid, tls, engine)
     is_equal(peer.end_politely(), (b'', 'close_notify'))
     is_equal(orphan_exit_code(tls), 0)
@@ -199,7 +201,7 @@ def _():
     client, server = tcp_pair()
     network = network_of(server)
     c = Chain(delayed(['tls-ctl-start', 'cat'], ['tls-await', 'tls-handshake', 'tls-io', '-w']),
-              server, env=dict(base_env(), **{n: 'outer' for n in FACTS + UCSPI_FDS}))
+              server, env=dict(base_env(), **{n: 'outer' for n in FACTS + APP_FDS}))
     names = Names(c, network)
     peer = Peer(client, name='a.example.org', alpn=['smtp']).handshake()
     wait_stage(c.pid, 'cat')
@@ -315,7 +317,7 @@ KNOWN = {
     'SSL_SESSION_RESUMED': 'Initial',
 }
 # Of an outer chain: to be replaced, or gone.
-OUTER = {n: 'outer' for n in PLUMBING + FACTS + UCSPI_FDS + NETIDS}
+OUTER = {n: 'outer' for n in PLUMBING + FACTS + APP_FDS + NETIDS}
 
 
 def has_variables(pid, *wanted, numbers=()):
@@ -334,7 +336,7 @@ def without_settings(env):
     return {n: v for n, v in env.items() if n == 'OTHER'}
 
 
-TLS_FDS = ['TLS_PLAINRFD', 'TLS_PLAINWFD', 'TLS_NETID']
+TLS_FDS = ['TLS_PLAINRFD', 'TLS_PLAINWFD', 'TLS_REASONFD', 'TLS_NETID']
 SESSION_FDS = ['TLS_SESSIONFD', 'TLS_NETRFD', 'TLS_NETWFD']
 
 
@@ -353,7 +355,7 @@ def _():
 
             # The application: the same from beginning to end.
             has_variables(c.pid, base if options else without_settings(base),
-                          numbers=[*UCSPI_FDS, 'SSLNETID'])
+                          numbers=[*APP_FDS, 'SSLNETID'])
 
             # The TLS side: waiting; in the handshake; between; after it.
             has_variables(tls, base, outer_facts, numbers=['TLS_CTLFD', *TLS_FDS])

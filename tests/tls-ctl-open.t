@@ -10,7 +10,7 @@ from proc import children
 from processes import orphan_exit_code
 from scratch import temp
 from tap import is_equal, is_true, run, test
-from ucspi import FACTS, NETIDS, PLUMBING, SETTINGS, UCSPI_FDS, application
+from ucspi import APP_FDS, FACTS, NETIDS, PLUMBING, SETTINGS, application
 
 # A TLS side that tells what comes on the control socket and through the pipe, and answers both.
 TLS_SIDE = PYTHON + ['''
@@ -23,7 +23,7 @@ os.write(w, b'[' + os.read(r, 100) + b']')
 
 def variables_of(argv):
     """The variables that a program like env has written."""
-    c = Chain(argv, env={n: 'outer' for n in SETTINGS + PLUMBING + FACTS + UCSPI_FDS + NETIDS})
+    c = Chain(argv, env={n: 'outer' for n in SETTINGS + PLUMBING + FACTS + APP_FDS + NETIDS})
     is_equal(c.wait(), 0, 'exit code')
     return dict(line.split('=', 1) for line in c.stderr().splitlines())
 
@@ -144,7 +144,7 @@ def _():
 @test('the application gets the numbers of its descriptors, and no setting of the TLS side')
 def _():
     found = variables_of(delayed(['env'], ['tls-await', 'true']))
-    for n in UCSPI_FDS:
+    for n in APP_FDS:
         is_true(found.pop(n).isdigit(), n + ' is a number')
     is_equal([n for n in found if n in SETTINGS + PLUMBING + FACTS + NETIDS], [], 'variables left')
     is_true('PATH' in found, 'other variables are left alone')
@@ -156,7 +156,7 @@ def _():
         found = variables_of(delayed(['env'], ['tls-await', 'true'], options))
         is_equal({n: v for n, v in found.items() if n in SETTINGS + PLUMBING + FACTS + NETIDS},
                  {n: 'outer' for n in SETTINGS}, 'variables left')
-        for n in UCSPI_FDS:
+        for n in APP_FDS:
             is_true(found[n].isdigit(), n + ' is a number')
 
 
@@ -176,7 +176,7 @@ def _():
     found = variables_of(delayed(application('read_all(r)'), ['env']))
     for n in 'TLS_CTLFD', 'TLS_PLAINRFD', 'TLS_PLAINWFD':
         is_true(found[n].isdigit(), n + ' is a number')
-    is_equal([n for n in found if n in UCSPI_FDS + NETIDS + PLUMBING[3:]], [],
+    is_equal([n for n in found if n in APP_FDS + NETIDS + PLUMBING[4:]], [],
              'variables of others')
     is_equal([n for n in SETTINGS if found.get(n) != 'outer'], [], 'settings lost')
 

@@ -19,7 +19,7 @@ from processes import confined_engine, wait_process
 from scratch import close_later, temp, temp_dir
 from sockets import read_to_end, tcp_pair, unix_pair
 from tap import SLOW, is_equal, is_true, run, test, wait_for
-from ucspi import ECHO, FACTS, NETIDS, PLUMBING, SETTINGS, UCSPI_FDS, application, starttls
+from ucspi import APP_FDS, ECHO, FACTS, NETIDS, PLUMBING, SETTINGS, application, starttls
 
 
 # Empty is not unset
@@ -170,7 +170,7 @@ def _():
 def _():
     not_resident('gets nothing at all from a chain')
     client, server = tcp_pair()
-    stale = FACTS + UCSPI_FDS + NETIDS[1:] + ['TLS_PLAINRFD', 'TLS_PLAINWFD', 'TLS_NETRFD']
+    stale = FACTS + APP_FDS + NETIDS[1:] + ['TLS_PLAINRFD', 'TLS_PLAINWFD', 'TLS_NETRFD']
     c = Chain(['tls-handshake', 'true'], server, env=server_env(**{n: '99' for n in stale}))
     found = environ_of(confined_engine())
     is_equal([n for n in found if n in PLUMBING + stale], [], 'variables of the engine')

@@ -16,7 +16,8 @@ group_set () { # sets heading, names
   case $1 in
     start) heading=Start names='tls-chain.7 tls-chain-services.7' ;;
     programs) heading=Programs names='tls-engine-open.1 tls-ctl-open.1 tls-await.1 tls-peek.1
-      tls-handshake.1 tls-io.1 tls-ctl-start.1 tls-engine.8 tls-engined.8' ;;
+      tls-handshake.1 tls-io.1 tls-ctl-start.1 tlsctl.3 tls-engine.8
+      tls-engined.8' ;;
     shell) heading='At a shell' names='starttls-connect.1 tls-connect.1 starttls-cert.1
       starttls-chain.1 starttls-dial.1' ;;
     coming) heading='Coming from' names='tls-from-s6-networking.7 tls-from-ucspi-ssl.7

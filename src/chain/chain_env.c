@@ -21,12 +21,15 @@ static char const *const settings[] =
 
 static char const *const named_settings[] = { "KEYFILE:", "CERTFILE:", "OCSPFILE:" };
 
-static char const *const app[] = { "SSLCTLFD", "SSLREADFD", "SSLWRITEFD", "SSLNETID" };
+static char const *const app[] =
+{
+  "SSLCTLFD", "SSLREADFD", "SSLWRITEFD", "SSLREASONFD", "SSLNETID",
+};
 
 static char const *const tls[] =
 {
-  "TLS_CTLFD", "TLS_PLAINRFD", "TLS_PLAINWFD", "TLS_SESSIONFD", "TLS_NETRFD", "TLS_NETWFD",
-  "TLS_NETID", "TLS_HELLO_PROTOCOL", "TLS_HELLO_SERVERNAME", "TLS_HELLO_ALPN",
+  "TLS_CTLFD", "TLS_PLAINRFD", "TLS_PLAINWFD", "TLS_REASONFD", "TLS_SESSIONFD", "TLS_NETRFD",
+  "TLS_NETWFD", "TLS_NETID", "TLS_HELLO_PROTOCOL", "TLS_HELLO_SERVERNAME", "TLS_HELLO_ALPN",
 };
 
 static char const *const door[] = { "TLS_ENGINEFD" };

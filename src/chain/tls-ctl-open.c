@@ -17,27 +17,29 @@
 /* One side: its three descriptors, and the variables that tell their numbers, and the network. */
 struct side
 {
-  int fd[3];
-  char modif[128 + CHAIN_NETID_SIZE];
+  int fd[4];
+  char modif[160 + CHAIN_NETID_SIZE];
   size_t len;
 };
 
 static void side_name(struct side *s, char const *const *names, char const *netid)
 {
-  for (int i = 0; i < 3; i++) s->len += chain_setfd(s->modif + s->len, names[i], s->fd[i]);
-  if (*netid) s->len += chain_set(s->modif + s->len, names[3], netid);
+  for (int i = 0; i < 4; i++) s->len += chain_setfd(s->modif + s->len, names[i], s->fd[i]);
+  if (*netid) s->len += chain_set(s->modif + s->len, names[4], netid);
 }
 
 static void sides_open(struct side *tls, struct side *app, char const *netid)
 {
   static char const *const tls_names[] = { "TLS_CTLFD", "TLS_PLAINRFD", "TLS_PLAINWFD",
-    "TLS_NETID" };
-  static char const *const app_names[] = { "SSLCTLFD", "SSLREADFD", "SSLWRITEFD", "SSLNETID" };
-  int ctl[2], up[2], down[2];
+    "TLS_REASONFD", "TLS_NETID" };
+  static char const *const app_names[] = { "SSLCTLFD", "SSLREADFD", "SSLWRITEFD",
+    "SSLREASONFD", "SSLNETID" };
+  int ctl[2], up[2], down[2], reason[2];
   if (!chain_socketpair(ctl)) chain_diesys(0, EXIT_SYSTEM, "create control socket");
-  if (!chain_pipe(up) || !chain_pipe(down)) chain_diesys(0, EXIT_SYSTEM, "create pipe");
-  *tls = (struct side){ .fd = { ctl[0], down[0], up[1] } };
-  *app = (struct side){ .fd = { ctl[1], up[0], down[1] } };
+  if (!chain_pipe(up) || !chain_pipe(down) || !chain_pipe(reason))
+    chain_diesys(0, EXIT_SYSTEM, "create pipe");
+  *tls = (struct side){ .fd = { ctl[0], down[0], up[1], reason[1] } };
+  *app = (struct side){ .fd = { ctl[1], up[0], down[1], reason[0] } };
   side_name(tls, tls_names, netid);
   side_name(app, app_names, netid);
 }
@@ -87,12 +89,12 @@ int main(int argc, char const **argv)
   struct chain_child child =
   {
     .argv = argv, .drop = CHAIN_APP | CHAIN_TLS, .modif = tls.modif, .modiflen = tls.len,
-    .keep = tls.fd, .n = 3, .input = -1, .orphan = orphan,
+    .keep = tls.fd, .n = 4, .input = -1, .orphan = orphan,
   };
   pid_t pid = chain_spawn(&child);
   if (!pid) chain_diesys(0, EXIT_SYSTEM, "start the TLS side");
   if (pid < 0) chain_diesys(0, errno == ENOENT ? 127 : 126, "exec the TLS side ", argv[0]);
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < 4; i++)
     if (uncoe(app.fd[i]) < 0) chain_diesys(0, EXIT_SYSTEM, "hand on a descriptor");
   chain_door_leave();
   chain_exec(0, argv + n + 1, settings | CHAIN_FACTS | CHAIN_APP | CHAIN_TLS | CHAIN_DOOR,

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <skalibs/allreadwrite.h>
 #include <skalibs/djbunix.h>
 #include <skalibs/sgetopt.h>
 #include <skalibs/socket.h>
@@ -64,11 +65,23 @@ static int options_get(struct options *o, int argc, char const *const *argv)
   return l.ind;
 }
 
-/* TLS cannot be had, for a reason of the session's, on which -v 0 is silent. */
+/* Tells the application, which may or may not listen, why the handshake failed. */
+static void application_tell(char const *reason)
+{
+  unsigned int fd;
+  char const *s = getenv("TLS_REASONFD");
+  if (s && chain_scan(s, &fd)) chain_say(fd_write(fd, reason, strlen(reason)));
+}
+
+/*
+  TLS cannot be had, for a reason of the session's, on which -v 0 is silent. The application is told
+  what is wrong between the peer and us, and not what is wrong here: that is for the log.
+*/
 static void session_fail(struct options const *o, int code, char const *step, char const *reason)
   gccattr_noreturn;
 static void session_fail(struct options const *o, int code, char const *step, char const *reason)
 {
+  if (code == EXIT_HANDSHAKE) application_tell(reason);
   if (o->start.verbosity) chain_die(&o->net, code, "unable to start TLS: ", step, reason);
   chain_shut(&o->net);
   _exit(code);

@@ -196,6 +196,7 @@ int main(int argc, char const *const *argv)
   if (delayed && one) chain_die(&net, EXIT_USAGE, "-u: the pipes are those of tls-ctl-open");
   int fd = chain_getfd(&net, "TLS_SESSIONFD", ORDER);
   int ctl = getenv("TLS_CTLFD") ? chain_getfd(&net, "TLS_CTLFD", ORDER) : -1;
+  if (getenv("TLS_REASONFD")) close(chain_getfd(&net, "TLS_REASONFD", ORDER));
   if (!session_init(&s, fd, 0)) chain_diesys(&net, EXIT_SYSTEM, "use session socket");
   if (delayed)
   {

@@ -11,11 +11,10 @@
 
 #include "tlsctl.h"
 
-#define REASON "SSL_ERROR="
+/* UCSPI-TLS has the first three. The last is tls-chain's, and there may be none. */
+static char const *const names[] = { "SSLCTLFD", "SSLREADFD", "SSLWRITEFD", "SSLREASONFD" };
 
-static char const *const names[] = { "SSLCTLFD", "SSLREADFD", "SSLWRITEFD" };
-
-enum { CTL, IN, OUT, CHANNELS };
+enum { CTL, IN, OUT, REASON, CHANNELS };
 
 /* Where a program may have the network, or a copy of it: as a server, for its log, as a client. */
 static int const places[] = { 0, 1, 2, 6, 7 };
@@ -28,9 +27,8 @@ static int channel_get(char const *name)
   char const *s = getenv(name);
   char *end;
   if (!s || *s < '0' || *s > '9') return -1;
-  errno = 0;
   long n = strtol(s, &end, 10);
-  return *end || errno || n > INT_MAX || fcntl((int)n, F_GETFD) < 0 ? -1 : (int)n;
+  return *end || n > INT_MAX || fcntl((int)n, F_GETFD) < 0 ? -1 : (int)n;
 }
 
 /*
@@ -39,17 +37,16 @@ static int channel_get(char const *name)
 */
 static int channels_take(int fd[CHANNELS], int lowest)
 {
-  int given[CHANNELS], ok = 1;
+  int given[CHANNELS], ok = 1, e;
   for (int i = 0; i < CHANNELS; i++) given[i] = channel_get(names[i]);
   for (int i = 0; i < CHANNELS; i++)
   {
-    fd[i] = ok ? fcntl(given[i], F_DUPFD_CLOEXEC, lowest) : -1;
-    if (fd[i] < 0) ok = 0;
+    fd[i] = given[i] < 0 ? -1 : fcntl(given[i], F_DUPFD_CLOEXEC, lowest);
+    if (fd[i] < 0 && given[i] >= 0) ok = 0;
   }
-  int e = errno;
-  close(given[CTL]);
-  close(given[IN]);
-  if (given[OUT] != given[IN]) close(given[OUT]);
+  e = errno;
+  for (int i = 0; i < CHANNELS; i++)
+    if (given[i] >= 0 && (i != OUT || given[OUT] != given[IN])) close(given[i]);
   errno = e;
   return ok;
 }
@@ -144,42 +141,42 @@ static void reply_clean(char *s, size_t n)
   s[kept] = 0;
 }
 
-/* In place of a reply: SSL_ERROR=, a reason, a null byte, and the end. Leaves the reason. */
-static void reason_clean(char *s, size_t n)
+/* Reads what the TLS side has written, to its end, as a text that is fit to be shown. */
+static void reason_read(int fd, char *s, size_t size)
 {
-  size_t len = sizeof REASON - 1;
-  if (n > len && !memcmp(s, REASON, len) && !s[n - 1])
+  size_t n = 0;
+  while (n < size - 1)
   {
-    memmove(s, s + len, n - len);
-    for (; *s; s++)
-      if ((unsigned char)*s < ' ' || *s == 127) *s = '?';
+    ssize_t r = read(fd, s + n, size - 1 - n);
+    if (r > 0) n += (size_t)r;
+    else if (!r || errno != EINTR) break;
   }
-  else *s = 0;
+  if (n && s[n - 1] == '\n') n--;
+  s[n] = 0;
+  for (; *s; s++)
+    if ((unsigned char)*s < ' ' || *s == 127) *s = '?';
 }
 
-static enum tlsctl_status tls_await(int ctl, char *s, size_t size)
+static enum tlsctl_status tls_await(int const *fd, char *s, size_t size)
 {
-  if (send(ctl, s ? "Y" : "y", 1, MSG_NOSIGNAL) != 1)
+  if (send(fd[CTL], s ? "Y" : "y", 1, MSG_NOSIGNAL) != 1)
     return errno == EPIPE || errno == ECONNRESET ? TLSCTL_REFUSED : TLSCTL_ERROR;
   if (!s) return TLSCTL_STARTED;
-  /* That no more comes tells a TLS side that its word will be read to its end: see tlsctl(3). */
-  shutdown(ctl, SHUT_WR);
-  ssize_t n = reply_read(ctl, s, size);
+  ssize_t n = reply_read(fd[CTL], s, size);
   if (n == 1 ? !*s : n > 1 && !s[n - 1] && !s[n - 2])
   {
     reply_clean(s, (size_t)n);
     return TLSCTL_STARTED;
   }
-  if (n < 0) *s = 0;
-  else reason_clean(s, (size_t)n);
+  *s = 0;
+  if (n >= 0 && fd[REASON] >= 0) reason_read(fd[REASON], s, size);
   return n < 0 ? TLSCTL_ERROR : TLSCTL_REFUSED;
 }
 
 int tlsctl_offered(void)
 {
-  for (int i = 0; i < CHANNELS; i++)
-    if (channel_get(names[i]) < 0) return 0;
-  return 1;
+  return channel_get(names[CTL]) >= 0 && channel_get(names[IN]) >= 0
+    && channel_get(names[OUT]) >= 0;
 }
 
 /* What keeps TLS from being asked for; TLSCTL_STARTED if nothing does. */
@@ -200,7 +197,7 @@ enum tlsctl_status tlsctl_start(int rfd, int wfd, size_t unread, char *s, size_t
   if (!tlsctl_offered()) return TLSCTL_NOT_OFFERED;
   enum tlsctl_status status = start_check(rfd, wfd, unread, id);
   if (!channels_take(fd, (lowest > 7 ? lowest : 7) + 1) && !status) status = TLSCTL_ERROR;
-  if (!status) status = tls_await(fd[CTL], s, size);
+  if (!status) status = tls_await(fd, s, size);
   if (!status && !(connection_leave(rfd) && connection_leave(wfd)
     && dup2(fd[IN], rfd) >= 0 && dup2(fd[OUT], wfd) >= 0)) status = TLSCTL_ERROR;
   if (status) connection_end(rfd, wfd, id);

@@ -42,9 +42,9 @@ extern int tlsctl_offered(void);
 
   s, of size bytes, gets the facts of the session, for tlsctl_fact: NAME=value, each closed by a
   null byte, and one more; only those whose names begin with SSL_. After TLSCTL_REFUSED it holds
-  the reason, if the TLS side tells one, else an empty string; else it is empty. If s is null, the
-  request is y, not Y: there is no answer, and TLSCTL_STARTED only means that the other side of a
-  handshake that fails is an end of file on rfd.
+  the reason, if the TLS side tells one on the descriptor of SSLREASONFD, as tls-chain does; else it
+  is empty. If s is null, the request is y, not Y: nothing is waited for, and TLSCTL_STARTED only
+  means that rfd is at its end if there is no TLS.
 
   Returns TLSCTL_STARTED, with TLS at rfd and wfd: what they were is no more, nor is any copy of it
   on 0, 1, 2, 6 and 7. After any other status than TLSCTL_NOT_OFFERED, the connection is shut down,
