@@ -7,8 +7,9 @@ import shutil
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import Chain, not_resident
+from clients import client_facts
 from peer import TLS12, TLS13, Peer
-from pki import cert_hash, issue, openssl, pki, server_env
+from pki import ca_env, cert_hash, issue, openssl, pki, server_env
 from scratch import temp, temp_dir
 from sessions import server_facts, server_refusal, turned_away
 from sockets import tcp_pair
@@ -92,6 +93,42 @@ for what, make in GOOD.items():
             for version in TLS12, TLS13:
                 f, peer = server_facts(trusting(), [option], cert=make(), min=version, max=version)
                 is_equal(f['SSL_PEER_CERT_HASH'], cert_hash(make()))
+
+
+MOD_SSL = 'SSL_CLIENT_S_DN'
+UTF8 = ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-utf8']
+
+
+def names_of(subject):
+    """What an application learns of a client whose certificate is for this, by mod_ssl's names."""
+    name = 'named%d' % len([n for n in os.listdir(pki()) if n.startswith('named')])
+    cert = issued(name, key=UTF8, subject=subject)
+    f, _ = server_facts(trusting(), ['-y'], cert=cert)
+    is_equal((f['SSL_CLIENT_VERIFY'], f[MOD_SSL]), ('SUCCESS', f['SSL_PEER_CERT_SUBJECT']))
+    return f.get(MOD_SSL + '_CN'), f.get(MOD_SSL + '_Email')
+
+
+@test('by the names of mod_ssl: the common name and the mail address of the client, and only these')
+def _():
+    for subject, wanted in (
+            ('/CN=client', ('client', None)),
+            ('/C=BE/O=x/CN=alice/emailAddress=alice@example.org', ('alice', 'alice@example.org')),
+            (r'/O=x\/CN=admin\/emailAddress=root@example.org/CN=mallory', ('mallory', None)),
+            (r'/O=no name\/CN=admin', (None, None)),
+            ('/CN=first/CN=second', ('first', None)),
+            ('/CN=Zo\u00eb/emailAddress=zoe@example.org', ('Zo\u00eb', 'zoe@example.org')),
+            ('/CN=a\tb', (None, None))):
+        is_equal(names_of(subject), wanted, subject)
+
+
+@test('by the names of mod_ssl: NONE for a client without a certificate; nothing in a client')
+def _():
+    for options in [], ['-Y']:
+        f, _ = server_facts(trusting() if options else server_env(), options)
+        is_equal({n: v for n, v in f.items() if 'CLIENT' in n}, {'SSL_CLIENT_VERIFY': 'NONE'})
+        is_equal(f['SSL_CIPHER_ALGKEYSIZE'], f['SSL_CIPHER_USEKEYSIZE'])
+    f = client_facts(['-n'], ca_env(**{MOD_SSL: 'outer', 'SSL_CLIENT_VERIFY': 'outer'}))
+    is_equal([n for n in f if 'CLIENT' in n], [])
 
 
 @test('a certificate of an intermediate CA gets in, if the client shows both')

@@ -45,7 +45,7 @@ def _():
         wanted = dict(of(cert), SSL_ALPN='smtp', SSL_PROTOCOL='TLSv1.2',
                       SSL_SESSION_RESUMED='Initial', SSL_TLS_SNI_SERVERNAME='localhost',
                       SSL_CIPHER='ECDHE-%s-AES256-GCM-SHA384' % {'rsa': 'RSA'}.get(cert, 'ECDSA'),
-                      SSL_CIPHER_USEKEYSIZE='256')
+                      SSL_CIPHER_USEKEYSIZE='256', SSL_CIPHER_ALGKEYSIZE='256')
         f = client_facts(['-k', 'LocalHost'], ca_env(TLS_ALPN='smtp'), cert=cert, alpn=['smtp'],
                          max=TLS12, ciphers='AES256')
         is_equal({k: f[k] for k in f if k.startswith('SSL_')}, wanted)
@@ -58,7 +58,8 @@ def _():
     is_true(f['SSL_CIPHER'].endswith(('256_GCM_SHA384', 'CHACHA20_POLY1305_SHA256')), f)
     is_equal({k: f[k] for k in f if '_PEER_' in k}, of('server'))
     is_equal({k for k in f if k.startswith('SSL_') and '_PEER_' not in k},
-             {'SSL_PROTOCOL', 'SSL_CIPHER', 'SSL_SESSION_RESUMED', 'SSL_CIPHER_USEKEYSIZE'})
+             {'SSL_PROTOCOL', 'SSL_CIPHER', 'SSL_SESSION_RESUMED', 'SSL_CIPHER_USEKEYSIZE',
+              'SSL_CIPHER_ALGKEYSIZE'})
 
 
 @test('the facts of a server that nothing was verified of are there as well')

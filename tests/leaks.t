@@ -314,7 +314,7 @@ def base_env():
 KNOWN = {
     'SSL_PROTOCOL': 'TLSv1.2', 'SSL_CIPHER': 'ECDHE-ECDSA-AES128-GCM-SHA256', 'SSL_ALPN': 'smtp',
     'SSL_TLS_SNI_SERVERNAME': 'a.example.org', 'SSL_CIPHER_USEKEYSIZE': '128',
-    'SSL_SESSION_RESUMED': 'Initial',
+    'SSL_SESSION_RESUMED': 'Initial', 'SSL_CIPHER_ALGKEYSIZE': '128', 'SSL_CLIENT_VERIFY': 'NONE',
 }
 # Of an outer chain: to be replaced, or gone.
 OUTER = {n: 'outer' for n in PLUMBING + FACTS + APP_FDS + NETIDS}

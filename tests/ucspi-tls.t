@@ -52,15 +52,19 @@ def _():
     wanted = b''.join(('%s=%s\0' % pair).encode() for pair in (
         ('SSL_PROTOCOL', 'TLSv1.2'),
         ('SSL_CIPHER', cipher),
+        ('SSL_PEER_CERT_HASH', cert_hash('client')),
         ('SSL_TLS_SNI_SERVERNAME', 'example.org'),
         ('SSL_ALPN', 'smtp'),
         ('SSL_CIPHER_USEKEYSIZE', bits),
         ('SSL_SESSION_RESUMED', 'Initial'),
-        ('SSL_PEER_CERT_HASH', cert_hash('client')),
         ('SSL_PEER_CERT_SUBJECT', '/CN=client'),
         ('SSL_PEER_CERT_ISSUER', '/CN=Test ca'),
         ('SSL_PEER_CERT_NOTBEFORE', ssl.cert_time_to_seconds(start)),
-        ('SSL_PEER_CERT_NOTAFTER', ssl.cert_time_to_seconds(end)))) + b'\0'
+        ('SSL_PEER_CERT_NOTAFTER', ssl.cert_time_to_seconds(end)),
+        ('SSL_CIPHER_ALGKEYSIZE', bits),
+        ('SSL_CLIENT_VERIFY', 'SUCCESS'),
+        ('SSL_CLIENT_S_DN', '/CN=client'),
+        ('SSL_CLIENT_S_DN_CN', 'client'))) + b'\0'
     is_equal(peer.recv(len(wanted)), wanted, 'reply')
     ends_well(peer, c)
 
@@ -71,7 +75,8 @@ def _():
     peer = upgrade(client, max=TLS12)
     cipher, _, bits = peer.tls.cipher()
     wanted = ('SSL_PROTOCOL=TLSv1.2\0SSL_CIPHER=%s\0SSL_CIPHER_USEKEYSIZE=%d\0'
-              'SSL_SESSION_RESUMED=Initial\0\0' % (cipher, bits)).encode()
+              'SSL_SESSION_RESUMED=Initial\0SSL_CIPHER_ALGKEYSIZE=%d\0'
+              'SSL_CLIENT_VERIFY=NONE\0\0' % (cipher, bits, bits)).encode()
     is_equal(peer.recv(len(wanted)), wanted, 'reply')
     ends_well(peer, c)
 
@@ -82,7 +87,8 @@ def _():
     peer = upgrade(client, min=TLS13)
     got = peer.end_politely()[0].decode()
     wanted = ('SSL_PROTOCOL=TLSv1.3\0SSL_CIPHER=[A-Z0-9_-]+\0'
-              'SSL_CIPHER_USEKEYSIZE=(128|256)\0SSL_SESSION_RESUMED=Initial\0\0that was all')
+              'SSL_CIPHER_USEKEYSIZE=(128|256)\0SSL_SESSION_RESUMED=Initial\0'
+              r'SSL_CIPHER_ALGKEYSIZE=\1\0SSL_CLIENT_VERIFY=NONE\0\0that was all')
     is_true(re.fullmatch(wanted, got), 'reply: %r' % got)
     is_equal(c.wait(), 0)
 

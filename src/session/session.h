@@ -106,20 +106,28 @@ struct session_start
   char peer[SESSION_PEER_MAX + 1]; /* the peer's address, for the log; empty if not known */
 };
 
-/* The facts, in the order in which a UCSPI-TLS reply lists them. */
+/*
+  The facts, in the order in which a UCSPI-TLS reply lists them: what matters most first, as there
+  are applications that keep the beginning only; last, in a server, names that mod_ssl made known.
+*/
 enum session_fact
 {
   FACT_PROTOCOL,
   FACT_CIPHER,
+  FACT_PEER_HASH,
   FACT_SERVERNAME,
   FACT_ALPN,
   FACT_KEYSIZE,
   FACT_RESUMED,
-  FACT_PEER_HASH,
   FACT_PEER_SUBJECT,
   FACT_PEER_ISSUER,
   FACT_PEER_NOTBEFORE,
   FACT_PEER_NOTAFTER,
+  FACT_ALGKEYSIZE,
+  FACT_CLIENT_VERIFY,
+  FACT_CLIENT_DN,
+  FACT_CLIENT_CN,
+  FACT_CLIENT_EMAIL,
   SESSION_FACTS_N,
 };
 

@@ -10,13 +10,14 @@
 #include "../session/session.h"
 #include "failure.h"
 
-#define FACTS_TEXT_SIZE 384
+#define FACTS_TEXT_SIZE (384 + 2 * (SESSION_FACT_MAX + 1))
 
 /*
   Fills the facts, checked. The strings live as long as text, of FACTS_TEXT_SIZE bytes, and the
   connection. A failure is a reason why the peer cannot be let in.
 */
-extern int facts_fill(struct session_facts *, struct tls *, char *text, struct failure *);
+extern int facts_fill(struct session_facts *, struct tls *, int server, char *text,
+  struct failure *);
 
 /*
   Writes the peer's certificates in PEM to fd, without waiting for a reader: what fits into a pipe

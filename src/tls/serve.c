@@ -120,7 +120,8 @@ static enum next serve_handshake(struct served *s, struct settings const *settin
   hooks_end();
   if (r == CONNECTION_ABANDONED) return NEXT_ABANDON;
   if (r == CONNECTION_FAILED) return NEXT_FAILURE;
-  if (!facts_fill(&facts, s->connection.tls, text, why)) return NEXT_FAILURE;
+  int server = s->start.policy.role == SESSION_SERVER;
+  if (!facts_fill(&facts, s->connection.tls, server, text, why)) return NEXT_FAILURE;
   if (!name_is_served(s, facts.value[FACT_SERVERNAME]))
   {
     failure_set(why, EXIT_HANDSHAKE, "the client named no known server");
