@@ -42,6 +42,11 @@ def parts():
     return {'/usr/libexec/tls-chain/' + name for name in targets('PARTS')}
 
 
+def library(libdir):
+    """Where the files for programs in C are."""
+    return {'/usr/include/tlsctl.h', libdir + '/libtlsctl.a', libdir + '/pkgconfig/tlsctl.pc'}
+
+
 def builds_programs():
     if os.environ.get('TEST_VALGRIND') or os.environ.get('TEST_SANITIZE'):
         raise Skip('builds programs of its own')
@@ -144,8 +149,8 @@ def build():
     return _built.name
 
 
-def deb():
-    return glob.glob(build() + '/tls-chain_*.deb')[0]
+def deb(name='tls-chain'):
+    return glob.glob('%s/%s_*.deb' % (build(), name))[0]
 
 
 @test('dpkg-buildpackage builds the package, with tests, and without a warning', limit=300)
@@ -181,7 +186,7 @@ def _():
                       stderr=subprocess.DEVNULL).returncode == 0:
         raise Skip('tls-chain is installed already')
     with private_system() as changes:
-        sh('/', 'dpkg', '--path-include=*', '-i', path)
+        sh('/', 'dpkg', '--path-include=*', '-i', path, deb('libtlsctl-dev'))
         files = sh('/', 'dpkg', '-L', 'tls-chain').splitlines()
         is_equal({f for f in files if re.match(r'/usr/(bin|libexec/tls-chain)/', f)
                   and (f == EMPTY or not os.path.isdir(f))},
@@ -195,8 +200,11 @@ def _():
         is_equal(sh('/', TOP + '/debian/tests/session').splitlines(),
                  ['STARTTLS: you said hello with TLSv1.3',
                   'TLS at once: you said hello with TLSv1.3'], 'sessions')
-        sh('/', 'dpkg', '-r', 'tls-chain')
-        sh('/', 'dpkg', '-P', 'tls-chain')
+        is_equal({f for f in sh('/', 'dpkg', '-L', 'libtlsctl-dev').splitlines()
+                  if re.search(r'tlsctl\.(h|a|pc)$', f)},
+                 library('/usr/lib/' + sh('/', 'gcc', '-print-multiarch').strip()), 'the library')
+        sh('/', 'dpkg', '-r', 'tls-chain', 'libtlsctl-dev')
+        sh('/', 'dpkg', '-P', 'tls-chain', 'libtlsctl-dev')
         sh('/', 'dpkg', '-s', 'tls-chain', fails=True)
         is_equal(new_files(changes + '/usr') + new_files(changes + '/etc'), [], 'left')
         is_equal([f for f in new_files(changes + '/var') if 'tls-' in f[len(changes):]], [], 'left')
@@ -237,7 +245,7 @@ def _():
     names = [os.path.join(base, name)[len(root):] for base, _, names in os.walk(root)
              for name in names]
     is_equal({n for n in names if not n.startswith('/usr/share/')},
-             {*map(installed, all_targets()), *parts()}, 'installed')
+             {*map(installed, all_targets()), *parts(), *library('/usr/lib')}, 'installed')
 
 
 run()
