@@ -8,7 +8,6 @@ import os
 import poplib
 import pwd
 import re
-import shutil
 import socket
 import ssl
 import stat
@@ -19,9 +18,10 @@ from examples import EXAMPLES
 from peer import plain_context
 from pki import cert_hash, issue, issued, pki, server_env
 from proc import comm_of, find_processes, status_of
-from services import (LOOPBACK, SERVICES, SERVICE_MAIL, Scan, account_of, ask_to_end, get_page,
-                      is_started, mail_by_starttls, run_command, smtpd_with_mail, tls_to,
-                      verifying_context, web_root, with_smtpd, write_line, write_script)
+from services import (LOOPBACK, SERVICES, SERVICE_MAIL, Scan, account_of, add_starttls_proxy,
+                      ask_to_end, get_page, is_started, mail_by_starttls, password_checker,
+                      run_command, smtpd_with_mail, tls_to, verifying_context, web_root, with_smtpd,
+                      write_line, write_script)
 from tap import SLOW, is_equal, is_true, run, test
 
 
@@ -44,66 +44,11 @@ def _():
     mail_by_starttls(scan, 'smtp-qmail')
 
 
-# smtpd-starttls-proxy-io, less what SMTP clients may do wrong: the server is its parent, on pipes;
-# it adds STARTTLS to the reply to EHLO; asks for TLS with Y, reads the reply to its end; then bytes
-# only, by s6-ioconnect.
-PROXY = r'''
-#!/usr/bin/perl
-use strict;
-defined $ENV{$_} or exit 100 for qw(SSLCTLFD SSLREADFD SSLWRITEFD);
-$^F = 20;
-pipe my $sr, my $pw or die;
-pipe my $pr, my $sw or die;
-if (fork) {
-  open STDIN, '<&', $sr or die;
-  open STDOUT, '>&', $sw or die;
-  close $_ for $sr, $sw, $pr, $pw;
-  require POSIX;
-  POSIX::close($ENV{$_}) for qw(SSLCTLFD SSLREADFD SSLWRITEFD);
-  exec @ARGV;
-  exit 127;
-}
-close $sr; close $sw;
-sub line {
-  my ($l, $c) = ('');
-  while (sysread $_[0], $c, 1) { $l .= $c; last if $c eq "\n" }
-  length $l or exit;
-  $l
-}
-syswrite STDOUT, line $pr;
-while (1) {
-  my $l = line \*STDIN;
-  if ($l =~ /^ehlo/i) {
-    syswrite $pw, $l;
-    my $answer = line $pr;
-    syswrite STDOUT, $answer =~ s/^250 /250-/r;
-    while ($answer =~ /^250-/) { $answer = line $pr; syswrite STDOUT, $answer =~ s/^250 /250-/r }
-    syswrite STDOUT, "250 STARTTLS\r\n";
-    next;
-  } elsif ($l =~ /^starttls/i) {
-    syswrite STDOUT, "220 Ready to start TLS\r\n";
-    open my $ctl, '+<&=', $ENV{SSLCTLFD} or die;
-    syswrite $ctl, 'Y';
-    my $reply = '';
-    while (sysread $ctl, $reply, 4096, length $reply) { }
-    length $reply or exit 97;
-    require POSIX;
-    POSIX::dup2($ENV{SSLREADFD}, 0);
-    POSIX::dup2($ENV{SSLWRITEFD}, 1);
-    POSIX::close($ENV{$_}) for qw(SSLREADFD SSLWRITEFD);
-  } else { syswrite $pw, $l; next unless $l =~ /^(mail|helo)/i }
-  exec 's6-ioconnect', '-r', fileno $pr, '-w', fileno $pw;
-}
-'''
-
-
 @test('smtp-proxy: smtplib sends a mail by STARTTLS to a server that knows nothing of it')
 def _():
     scan = Scan()
     scan.add('smtp-proxy', SMTPD=with_smtpd(scan))
-    if not shutil.which('smtpd-starttls-proxy-io'):
-        need('s6-ioconnect')
-        write_script(scan.dir + '/bin/smtpd-starttls-proxy-io', PROXY)
+    add_starttls_proxy(scan)
     scan.start()
     mail_by_starttls(scan, 'smtp-proxy')
 
@@ -114,16 +59,6 @@ def mailbox(scan):
         os.makedirs('%s/home/Maildir/%s' % (scan.dir, name))
     write_line(scan.dir + '/home/Maildir/new/1.2.x', SERVICE_MAIL)
     run_command('chown', '-R', 'mail:mail', scan.dir + '/home')
-
-
-def password_checker(scan):
-    """A CVM that knows alice and her password."""
-    need('cvm-pwfile')
-    uid, gid = (run_command('id', option, 'mail').strip() for option in ('-u', '-g'))
-    write_line(scan.dir + '/users', 'alice:secret:%s:%s::%s/home:/' % (uid, gid, scan.dir))
-    cvm = scan.dir + '/bin/cvm'
-    write_script(cvm, '#!/bin/sh\nCVM_PWFILE_PATH=%s/users exec cvm-pwfile' % scan.dir)
-    return cvm
 
 
 # In place of mailfront's, where there is none: it knows alice and her password, and becomes mail.

@@ -141,22 +141,53 @@ def web_root(scan):
     return scan.dir + '/www'
 
 
-# An SMTP server for them
+# SMTP servers for them, in Perl
 
-# An SMTP server. With UCSPITLS, as qmail-smtpd with Scott Gifford's patch: Y on SSLCTLFD, the reply
-# read to its end, the new descriptors put on 0 and 1, all that was said before forgotten.
-QMAIL_SMTPD = r'''
+# They read all that is there, as C programs do. check runs the arguments, which are a program like
+# checkpassword and more, with what AUTH PLAIN tells on descriptor 3; its exit code.
+SMTP_SERVER = r'''
 #!/usr/bin/perl
 use strict;
-my ($helo, $data);
-sub line { my ($l, $c) = (''); while (sysread STDIN, $c, 1) { $l .= $c; last if $c eq "\n" } $l }
+use MIME::Base64;
+use POSIX ();
+$^F = 20;
+my $in = '';
+sub line {
+  while ($in !~ /\n/) { sysread STDIN, $in, 1024, length $in or exit 1 }
+  $in =~ s/^(.*\n)//;
+  return "$1";
+}
 sub say { syswrite STDOUT, "$_[0]\r\n" }
+sub check {
+  my ($user, $password) = (split /\0/, decode_base64($_[0]))[1, 2];
+  pipe my $r, my $w or die;
+  if (!fork) {
+    POSIX::dup2(fileno $r, 3);
+    POSIX::close(fileno $w) if fileno $w != 3;
+    $ENV{AUTHUP_USER} = $user;
+    exec @ARGV;
+    exit 111;
+  }
+  close $r;
+  syswrite $w, "$user\0$password\0\0";
+  close $w;
+  wait;
+  return $? >> 8;
+}
+'''
+
+# With UCSPITLS, as qmail-smtpd with Scott Gifford's patch: Y on SSLCTLFD, the reply read to its
+# end, the new descriptors put on 0 and 1; what it has read by then it obeys afterwards. With
+# arguments, as one with a patch for AUTH.
+QMAIL_SMTPD = SMTP_SERVER + r'''
+my $user;
 say '220 localhost ESMTP';
-while (my $l = line) {
+while (1) {
+  my $l = line;
   if ($l =~ /^ehlo/i) {
-    $helo = 1;
     say '250-localhost';
     say '250-STARTTLS' if exists $ENV{UCSPITLS};
+    say '250-AUTH PLAIN' if @ARGV;
     say '250 PIPELINING';
   } elsif ($l =~ /^starttls/i && exists $ENV{UCSPITLS}) {
     say '220 ready';
@@ -168,13 +199,16 @@ while (my $l = line) {
     open STDIN, '<&=', $ENV{SSLREADFD} or die;
     open STDOUT, '>&=', $ENV{SSLWRITEFD} or die;
     delete $ENV{UCSPITLS};
-    undef $helo;
+  } elsif ($l =~ /^auth plain (\S+)/i && @ARGV) {
+    $user = !check($1);
+    say $user ? '235 ok' : '535 authorization failed';
+  } elsif ($l =~ /^mail/i && ($ENV{SMTPAUTH} // '') eq '!' && !$user) {
+    say '530 authentication required';
   } elsif ($l =~ /^data/i) {
     say '354 go ahead';
     1 while line !~ /^\.\r?\n/;
     say '250 taken';
   } elsif ($l =~ /^quit/i) { say '221 bye'; exit }
-  elsif (!$helo && $l !~ /^noop/i) { say '503 EHLO first' }
   else { say '250 ok' }
 }
 '''
@@ -191,6 +225,83 @@ def smtpd_with_mail(scan):
     if shutil.which('smtpfront-echo', path=scan.path):
         return 'smtpfront-echo accept'
     return with_smtpd(scan)
+
+
+# smtpd-starttls-proxy-io: the server is its parent, on pipes. It adds STARTTLS to the reply to
+# EHLO; asks for TLS with Y, reads the reply to its end; or at HELO and MAIL closes the control
+# socket and passes on what it has read. Then bytes only, by s6-ioconnect.
+STARTTLS_PROXY = SMTP_SERVER + r'''
+defined $ENV{$_} or exit 100 for qw(SSLCTLFD SSLREADFD SSLWRITEFD);
+pipe my $sr, my $pw or die;
+pipe my $pr, my $sw or die;
+if (fork) {
+  open STDIN, '<&', $sr or die;
+  open STDOUT, '>&', $sw or die;
+  close $_ for $sr, $sw, $pr, $pw;
+  POSIX::close($ENV{$_}) for qw(SSLCTLFD SSLREADFD SSLWRITEFD);
+  exec @ARGV;
+  exit 127;
+}
+close $sr; close $sw;
+sub answer {
+  my ($l, $c) = ('');
+  while (sysread $pr, $c, 1) { $l .= $c; last if $c eq "\n" }
+  length $l or exit;
+  $l
+}
+syswrite STDOUT, answer;
+while (1) {
+  my $l = line;
+  if ($l =~ /^ehlo/i) {
+    syswrite $pw, $l;
+    my $answer = answer;
+    syswrite STDOUT, $answer =~ s/^250 /250-/r;
+    while ($answer =~ /^250-/) { $answer = answer; syswrite STDOUT, $answer =~ s/^250 /250-/r }
+    say '250 STARTTLS';
+    next;
+  } elsif ($l =~ /^starttls/i && length $in) {
+    say '503 too much after STARTTLS';
+    next;
+  } elsif ($l =~ /^starttls/i) {
+    say '220 Ready to start TLS';
+    open my $ctl, '+<&=', $ENV{SSLCTLFD} or die;
+    syswrite $ctl, 'Y';
+    my $reply = '';
+    while (sysread $ctl, $reply, 4096, length $reply) { }
+    length $reply or exit 97;
+    POSIX::dup2($ENV{SSLREADFD}, 0);
+    POSIX::dup2($ENV{SSLWRITEFD}, 1);
+    POSIX::close($ENV{$_}) for qw(SSLREADFD SSLWRITEFD);
+  } elsif ($l =~ /^(mail|helo)/i) {
+    syswrite $pw, $l . $in;
+    POSIX::close($ENV{$_}) for qw(SSLCTLFD SSLREADFD SSLWRITEFD);
+  } elsif ($l =~ /^(noop|rset|quit)/i) {
+    syswrite $pw, $l;
+    syswrite STDOUT, answer;
+    next;
+  } else {
+    say '500 what?';
+    next;
+  }
+  exec 's6-ioconnect', '-r', fileno $pr, '-w', fileno $pw;
+}
+'''
+
+
+def add_starttls_proxy(scan):
+    need('perl', 's6-ioconnect')
+    if not shutil.which('smtpd-starttls-proxy-io'):
+        write_script(scan.dir + '/bin/smtpd-starttls-proxy-io', STARTTLS_PROXY)
+
+
+def password_checker(scan):
+    """A CVM that knows alice and her password; its path."""
+    need('cvm-pwfile')
+    uid, gid = (run_command('id', option, 'mail').strip() for option in ('-u', '-g'))
+    write_line(scan.dir + '/users', 'alice:secret:%s:%s::%s/home:/' % (uid, gid, scan.dir))
+    cvm = scan.dir + '/bin/cvm'
+    write_script(cvm, '#!/bin/sh\nCVM_PWFILE_PATH=%s/users exec cvm-pwfile' % scan.dir)
+    return cvm
 
 
 # Their clients
