@@ -81,7 +81,7 @@ SERVERS = [
     ('tls-peek.1', 0, b'I am publicfile'),
     ('tls-peek.1', 1, b'I am publicfile'),
     ('tls-ctl-open.1', 0, b'I am smtpfront-echo'), ('tls-ctl-open.1', 1, b'I am smtpfront-echo'),
-    ('tls-await.1', 0, b'I am smtpfront-echo'),
+    ('tls-await.1', 0, b'I am smtpfront-qmail'),
     ('tls-await.1', 1, b'I am smtpd'),
     ('tls-ctl-start.1', 0, b'words'),
     ('tls-handshake.1', 0, b'I am publicfile'),

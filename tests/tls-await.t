@@ -172,6 +172,65 @@ def _():
         cannot_go_on(client, server)
 
 
+# What -r cannot do: an application that goes on in plaintext has not declined.
+
+def exchange(client, server):
+    """A word from each side to the other."""
+    for sender, receiver in (client, server), (server, client):
+        sender.sendall(b'plain')
+        is_equal(receiver.recv(5), b'plain')
+
+
+@test('-r: one that goes on in plaintext with its control socket open is not hindered, to its end')
+def _():
+    client, server = tcp_pair()
+    app, c = await_on_socket(SAY, ['-r'], server, keep=True)
+    for _ in range(3):
+        exchange(client, server)
+        wait_asleep(c.pid)
+    app.close()
+    dies(c, 97, DECLINED)
+    cannot_go_on(client, server)
+
+
+@test('-r: the application has not declined while one of its processes has the control socket')
+def _():
+    client, server = tcp_pair()
+    app, c = await_on_socket(SAY, ['-r'], server, keep=True)
+    other = app.dup()
+    app.close()
+    wait_asleep(c.pid)
+    exchange(client, server)
+    other.close()
+    dies(c, 97, DECLINED)
+    cannot_go_on(client, server)
+
+
+@test('-r -t: one that goes on in plaintext can do so until then, and is cut off in the middle')
+def _():
+    client, server = tcp_pair()
+    app, c = await_on_socket(SAY, ['-r', '-t', '500'], server, keep=True)
+    exchange(client, server)
+    try:
+        while c.poll() is None:
+            exchange(client, server)
+    except (OSError, AssertionError):
+        pass
+    dies(c, 97, TIMED_OUT)
+    is_equal(read_to_end(server, ConnectionResetError), b'', 'what the application reads')
+    is_equal(read_to_end(client, ConnectionResetError), b'', 'what the client sees')
+
+
+@test('-r: what the application has said before it declines arrives')
+def _():
+    client, server = tcp_pair()
+    app, c = await_on_socket(SAY, ['-r'], server, keep=True)
+    server.sendall(b'221 bye')
+    app.close()
+    dies(c, 97, DECLINED)
+    is_equal(read_to_end(client), b'221 bye')
+
+
 @test('-r: a command that is none shuts the network down, too')
 def _():
     client, server = tcp_pair()
