@@ -97,8 +97,10 @@ install: all
 	@$(call put,libtlsctl.a,$(DESTDIR)$(libdir)/libtlsctl.a)
 	@$(call put,src/tlsctl/tlsctl.h,$(DESTDIR)$(includedir)/tlsctl.h)
 	$(INSTALL) -d $(DESTDIR)$(libdir)/pkgconfig
-	sed 's,@prefix@,$(prefix),; s,@libdir@,$(libdir),; s,@includedir@,$(includedir),; s,@version@,$(version),' \
-	  package/tlsctl.pc.in > $(DESTDIR)$(libdir)/pkgconfig/tlsctl.pc
+	sed -e 's,@prefix@,$(prefix),; s,@version@,$(version),' -e 's,@libdir@,$(libdir),' \
+	  -e 's,@includedir@,$(includedir),' package/tlsctl.pc.in \
+	  > $(DESTDIR)$(libdir)/pkgconfig/tlsctl.pc
+	chmod 644 $(DESTDIR)$(libdir)/pkgconfig/tlsctl.pc
 	@for i in $(COMMANDS); do \
 	  sed 's,^lib=.*,lib=$(libexecdir),' examples/$$i > $(DESTDIR)$(bindir)/$$i && \
 	  chmod 755 $(DESTDIR)$(bindir)/$$i || exit 1; done

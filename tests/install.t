@@ -62,6 +62,7 @@ def contents(d):
     return found
 
 
+LIBRARY = ['include/tlsctl.h', 'lib/libtlsctl.a', 'lib/pkgconfig/tlsctl.pc']
 PROGRAMS = targets('BIN_TARGETS')
 RESIDENT = targets('ENGINE_TARGETS')
 ENGINES = targets('LIBEXEC_TARGETS')
@@ -149,7 +150,7 @@ def _():
     is_equal({name: mode for name, mode in installed.items() if not name.startswith('share/')},
              {**{'bin/' + name: 0o755 for name in PROGRAMS + RESIDENT + COMMANDS},
               **{'libexec/tls-chain/' + name: 0o755 for name in ENGINES + PARTS},
-              'libexec/tls-chain/starttls/lib': 0o644}, 'installed')
+              **dict.fromkeys(['libexec/tls-chain/starttls/lib', *LIBRARY], 0o644)}, 'installed')
     serves(prefix + '/bin', prefix + '/libexec/tls-chain')
     make(d, 'uninstall')
     is_equal(list(files(prefix)), [], 'left')
@@ -189,11 +190,13 @@ def _():
 def _():
     d, prefix = clone(), temp_dir()
     configure(d, '--prefix=/nonexistent', '--bindir=%s/a/b' % prefix, '--libexecdir=%s/e' % prefix,
-              '--mandir=%s/m' % prefix, '--docdir=%s/d' % prefix)
+              '--mandir=%s/m' % prefix, '--docdir=%s/d' % prefix, '--libdir=%s/l' % prefix,
+              '--includedir=%s/i' % prefix)
     make(d, 'install', preexec_fn=lambda: os.umask(0o077))
-    is_equal(sorted(name for name in files(prefix) if name[0] in 'ae'),
+    is_equal(sorted(name for name in files(prefix) if name[0] in 'aeil'),
              sorted(['a/b/' + name for name in PROGRAMS + RESIDENT + COMMANDS]
-                    + ['e/' + name for name in ENGINES + PARTS]),
+                    + ['e/' + name for name in ENGINES + PARTS]
+                    + [name.replace('nclude', '').replace('lib/', 'l/') for name in LIBRARY]),
              'installed')
     for base, subdirs, names in os.walk(prefix):
         for path in (os.path.join(base, name) for name in subdirs + names):

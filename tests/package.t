@@ -246,6 +246,19 @@ def _():
              for name in names]
     is_equal({n for n in names if not n.startswith('/usr/share/')},
              {*map(installed, all_targets()), *parts(), *library('/usr/lib')}, 'installed')
+    links_with_library(root)
+
+
+def links_with_library(root):
+    """A program in C finds the library that is installed below root by pkg-config."""
+    need('pkg-config')
+    with open(root + '/user.c', 'w') as f:
+        f.write('#include <tlsctl.h>\nint main(void) { return tlsctl_offered(); }\n')
+    env = {'PKG_CONFIG_PATH': root + '/usr/lib/pkgconfig', 'PKG_CONFIG_SYSROOT_DIR': root}
+    is_equal(sh(root, 'pkg-config', '--modversion', 'tlsctl', env=env), info('version') + '\n')
+    flags = sh(root, 'pkg-config', '--cflags', '--libs', 'tlsctl', env=env).split()
+    sh(root, 'cc', '-o', 'user', 'user.c', *flags)
+    sh(root, './user')
 
 
 run()
