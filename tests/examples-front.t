@@ -9,10 +9,9 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import need
 from examples import EXAMPLES, example, is_refused
-from peer import Peer
 from pki import pki, server_env
-from sockets import read_line, read_to_end
-from tap import SLOW, is_equal, is_true, run, test
+from smtp import SmtpTalk, run_swaks
+from tap import is_equal, is_true, run, test
 from tcpserver import Server
 
 RUN = '''#!/usr/bin/env -S execlineb -P
@@ -85,50 +84,17 @@ class Front:
         self.server.chain.kill()
 
 
-class Client:
+class Client(SmtpTalk):
     """A client that has been greeted, in plaintext or after start_tls()."""
 
     def __init__(self, front):
-        self.sock = front.server.connect()
-        self.peer = None
+        super().__init__(front.server.connect())
         is_equal(self.answers(), [CLEAR[0]])
-
-    def send(self, data):
-        (self.peer.send if self.peer else self.sock.sendall)(data)
-
-    def recv(self, n):
-        return (self.peer or self.sock).recv(n)
-
-    def answers(self):
-        """The lines of the next answer."""
-        lines = []
-        while not lines or lines[-1][3:4] == '-':
-            line = read_line(self)
-            is_true(line.endswith(b'\r\n'), 'the session goes on after %r %r' % (lines, line))
-            lines.append(line.decode()[:-2])
-        return lines
-
-    def ask(self, line):
-        """Sends a line; all that is answered, in one string."""
-        self.send(line.encode() + b'\r\n')
-        return ' / '.join(self.answers())
 
     def start_tls(self):
         is_equal(self.ask('EHLO clear.example'), ' / '.join(CLEAR[1:]))
         is_equal(self.ask('STARTTLS'), GO_AHEAD)
-        self.peer = Peer(self.sock, verify=True).handshake()
-        return self
-
-    def rest(self):
-        """All up to the end, which is a polite one."""
-        if self.peer:
-            data, end = self.peer.recv_all()
-            is_equal(end, 'close_notify', 'the end, after %r' % data)
-            self.sock.close()
-            return data
-        data = read_to_end(self.sock)
-        self.sock.close()
-        return data
+        return super().start_tls()
 
 
 @test('in TLS the server greets nobody, hears what was said in TLS only, and its code is the end')
@@ -358,15 +324,12 @@ def delivered(front):
 
 def send_by_swaks(front):
     """swaks sends the mail, verifying; without TLS it cannot. The codes that it gets in TLS."""
-    need('swaks')
-    argv = ['swaks', '--server', '127.0.0.1', '--port', str(front.port), '--ehlo', 'client.example',
-            '--timeout', '%ds' % (30 * SLOW), '--from', 'alice@example.org', '--to',
-            'bob@example.net', '--data', '\n'.join(MAIL)]
-    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    argv = ['--from', 'alice@example.org', '--to', 'bob@example.net', '--data', '\n'.join(MAIL)]
+    p = run_swaks(front.port, *argv)
     is_equal(p.returncode, 23, 'exit code of swaks without TLS (23: MAIL refused):\n' + p.stdout)
     is_true('\n<** 530 Must issue a STARTTLS command first\n' in p.stdout, p.stdout)
     tls = ['--tls', '--tls-verify', '--tls-ca-path', pki() + '/ca.pem']
-    p = subprocess.run([*argv, *tls], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    p = run_swaks(front.port, *argv, *tls)
     is_equal(p.returncode, 0, 'exit code of swaks, which says:\n' + p.stdout)
     is_equal(re.findall('^<-  (.*)$', p.stdout, re.M), CLEAR + [GO_AHEAD])
     return re.findall('^<~  (\\d+ )', p.stdout, re.M)
