@@ -31,8 +31,8 @@ class App:
     """The program, with the network on rfd and wfd. The test holds the other ends: net, ctl, and
     plain, the channel in place of the network, a socket for both directions."""
 
-    def __init__(self, rfd=0, wfd=1, unread=0, size=8192, offered=True, env=None, fds=None,
-                 channels=(10, 11, 12)):
+    def __init__(self, rfd=0, wfd=1, unread=0, size=8192, offered=True, gone=False, env=None,
+                 fds=None, channels=(10, 11, 12)):
         self.net, network = tcp_pair()
         self.ctl, control = unix_pair()
         self.plain, channel = unix_pair()
@@ -42,6 +42,9 @@ class App:
         report = os.open(self._report, os.O_CREAT | os.O_WRONLY)
         table = {rfd: network.fileno(), wfd: network.fileno(), 20: report, **(fds or {})}
         table.update({n: network.fileno() for n, fd in table.items() if fd == 'network'})
+        self._gone = gone
+        if gone:
+            self.ctl.close()
         numbers = {}
         if offered:
             table.update(zip(channels, [control.fileno(), channel.fileno(), channel.fileno()]))
@@ -65,7 +68,7 @@ class App:
                 return f.read().split('\n')
         wait_for(lambda: len(lines()) > 3 or self.c.poll() is not None, 'a report')
         offered, status, *more = lines()[:-1]
-        is_equal(offered, 'offered %d' % (status != NOT_OFFERED))
+        is_equal(offered, 'offered %d' % (status != NOT_OFFERED and not self._gone))
         return [status, *more]
 
     def echoes(self, there, not_there):
@@ -144,6 +147,13 @@ def _():
 
 
 # When there is no TLS
+
+@test('a TLS side that has gone before it is asked offers nothing; asked all the same, it refuses')
+def _():
+    a = App(gone=True)
+    is_equal(a.told(), [REFUSED, '', ''])
+    a.is_cut(4)
+
 
 @test('TLS that is not offered: nothing has been done, plaintext may go on')
 def _():
@@ -251,7 +261,7 @@ def _():
     r, w = os.pipe()
     a = App(fds={0: r, 1: w})
     os.close(w)
-    a.ctl.close()
+    a.replies(b'')
     is_equal(a.told()[:2], [REFUSED, ''])
     is_equal(a.c.wait(), 4)
     with open(r, 'rb') as f:

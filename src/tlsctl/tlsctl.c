@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -173,10 +174,17 @@ static enum tlsctl_status tls_await(int const *fd, char *s, size_t size)
   return n < 0 ? TLSCTL_ERROR : TLSCTL_REFUSED;
 }
 
-int tlsctl_offered(void)
+static int channels_are_open(void)
 {
   return channel_get(names[CTL]) >= 0 && channel_get(names[IN]) >= 0
     && channel_get(names[OUT]) >= 0;
+}
+
+int tlsctl_offered(void)
+{
+  /* A TLS side says nothing before it is asked: what comes is its end. */
+  struct pollfd p = { .fd = channel_get(names[CTL]), .events = POLLIN };
+  return channels_are_open() && poll(&p, 1, 0) <= 0;
 }
 
 /* What keeps TLS from being asked for; TLSCTL_STARTED if nothing does. */
@@ -194,7 +202,7 @@ enum tlsctl_status tlsctl_start(int rfd, int wfd, size_t unread, char *s, size_t
   char const *id = getenv("SSLNETID");
   if (!size) s = 0;
   if (s) *s = 0;
-  if (!tlsctl_offered()) return TLSCTL_NOT_OFFERED;
+  if (!channels_are_open()) return TLSCTL_NOT_OFFERED;
   enum tlsctl_status status = start_check(rfd, wfd, unread, id);
   if (!channels_take(fd, (lowest > 7 ? lowest : 7) + 1) && !status) status = TLSCTL_ERROR;
   if (!status) status = tls_await(fd, s, size);

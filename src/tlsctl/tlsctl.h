@@ -30,7 +30,10 @@ enum tlsctl_status
 /* Room for the facts of tls-chain, and to spare. */
 #define TLSCTL_SIZE 8192
 
-/* Whether TLS can be had: SSLCTLFD, SSLREADFD and SSLWRITEFD name open descriptors. 1 or 0. */
+/*
+  Whether TLS can be had: SSLCTLFD, SSLREADFD and SSLWRITEFD name open descriptors, and the TLS side
+  has not gone, as tls-await -t does when nobody asks. 1 or 0.
+*/
 extern int tlsctl_offered(void);
 
 /*
