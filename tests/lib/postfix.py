@@ -1,5 +1,5 @@
 # ISC licence: see COPYING.
-"""Postfix, as a server for the examples that send mail."""
+"""Postfix: a server for the examples that send mail, a client for one that takes it."""
 
 import os
 import pwd
@@ -49,15 +49,16 @@ trace unix - - n - 0 bounce
 proxymap unix - - n - - proxymap
 anvil unix - - n - 1 anvil
 virtual unix - n n - - virtual
+smtp unix - - n - - smtp
 error unix - - n - - error
 retry unix - - n - - error
 '''
 
 
 class Postfix:
-    """Postfix, all of it in a temporary directory, with STARTTLS at that level."""
+    """Postfix, all of it in a temporary directory, with STARTTLS at that level; more settings."""
 
-    def __init__(self, level='may'):
+    def __init__(self, level='may', **more):
         need('postfix')
         self.dir = temp_dir()
         self.port = free_port()
@@ -80,6 +81,8 @@ class Postfix:
         for name, text in ('main.cf', MAIN_CF), ('master.cf', MASTER_CF):
             with open('%s/%s' % (config, name), 'w') as f:
                 f.write(text.format(**settings))
+                if name == 'main.cf':
+                    f.writelines('%s = %s\n' % setting for setting in more.items())
         master = Daemon(['master', '-c', config, '-d', '-s'], env={'MAIL_CONFIG': config})
         master.wait_port(self.port)
 
