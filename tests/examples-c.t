@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import Chain, delayed, dies, need
+from chain import TOP, Chain, delayed, dies, need
 from compiled import (CODES, DELAYED, GO_AHEAD, GREETING, IN_CLEAR, IN_TLS, RCPT, SENDER, TAKEN,
                       PlayedSide, SmtpServer, compile_c, compiled, example_sources, hand_in,
                       stuffed)
@@ -30,19 +30,20 @@ NO_MAIL = '503 5.5.1 say MAIL first'
 NOT_NOW = '451 4.3.0 the mail cannot be taken at present'
 
 
-@test('the examples compile by gcc without a word')
+@test('the examples, and the library that they have copied, compile by gcc without a word')
 def _():
     compiles('gcc')
 
 
-@test('the examples compile by clang without a word')
+@test('the same by clang')
 def _():
     compiles('clang')
 
 
 def compiles(cc):
     for name in 'smtpd', 'smtpc':
-        is_equal(compile_c(temp_dir() + '/' + name, *example_sources(name), cc=cc), '', name)
+        is_equal(compile_c(temp_dir() + '/' + name, *example_sources(name), cc=cc,
+                           library=TOP + '/src/tlsctl/tlsctl.c'), '', name)
 
 
 # Real clients

@@ -1,5 +1,8 @@
 /* ISC licence: see COPYING. */
 
+#ifndef _POSIX_C_SOURCE /* for cc -std=c99, where it is not told */
+#define _POSIX_C_SOURCE 200809L
+#endif
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <errno.h>

@@ -17,7 +17,7 @@ from sockets import tcp_pair, unix_pair
 from tap import SLOW, at_end, is_equal
 from tcpserver import Server
 
-FLAGS = ['-std=c99', '-D_POSIX_C_SOURCE=200809L', '-pedantic', '-Wall', '-Wextra', '-O2']
+FLAGS = ['-std=c99', '-pedantic', '-Wall', '-Wextra', '-O2']
 SANITIZE = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all']
 
 _dir = None
@@ -29,14 +29,13 @@ def compiler():
         return next(line.split()[2] for line in f if line.startswith('CC := '))
 
 
-def compile_c(program, *sources, cc=None):
+def compile_c(program, *sources, cc=None, library=TOP + '/libtlsctl.a'):
     """Compiles it against the header and the library of this tree; what the compiler says."""
     cc = cc or compiler()
     need(cc)
     sanitize = SANITIZE if os.environ.get('TEST_SANITIZE') else []
     p = subprocess.run([cc, *FLAGS, *sanitize, '-I' + TOP + '/src/tlsctl', '-o', program, *sources,
-                        TOP + '/libtlsctl.a'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                       text=True)
+                        library], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     is_equal(p.returncode, 0, 'exit code of %s, which says:\n%s' % (cc, p.stdout))
     return p.stdout
 
