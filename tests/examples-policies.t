@@ -13,7 +13,8 @@ import threading
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import Chain, unjoined
-from examples import EXAMPLES, Played, Result, example, free_port, is_done, is_refused, port_is_open
+from examples import (EXAMPLES, SAY_HELLO, Played, Result, example, free_port, gets_nothing, greets,
+                      is_done, is_refused, port_is_open)
 from peer import TLS12, Peer
 from pki import cert_hash, issued_between, openssl, pki, server_env
 from scratch import temp_dir
@@ -21,25 +22,6 @@ from sockets import tcp_pair
 from tap import SLOW, is_equal, is_true, run, test, wait_for
 
 POLICY = EXAMPLES + '/policy/'
-SAY_HELLO = ['sh', '-c', 'echo hello >&7; cat <&6']
-
-
-def greets(cert='server'):
-    """A server with this certificate that gets a line, answers it, and ends."""
-    def play(talk):
-        talk.start_tls(cert=cert)
-        is_equal(talk.line(), 'hello\n')
-        talk.say('hello from %s\n' % cert)
-        is_equal(talk.end(), (b'', 'close_notify'))
-    return play
-
-
-def gets_nothing(cert='server'):
-    """A server whose session ends before a byte has passed."""
-    def play(talk):
-        talk.start_tls(cert=cert)
-        is_equal(talk.peer.recv_all(), (b'', 'eof'), 'what the client says in TLS')
-    return play
 
 
 def visit(server, policy, *args, **more):

@@ -283,3 +283,26 @@ class Talk:
     def end(self):
         """Ends TLS politely; what the client still said."""
         return self.peer.end_politely()
+
+
+# What they do in a session that a policy may refuse
+
+SAY_HELLO = ['sh', '-c', 'echo hello >&7; cat <&6']
+
+
+def greets(cert='server'):
+    """A server with this certificate that gets a line, answers it, and ends."""
+    def play(talk):
+        talk.start_tls(cert=cert)
+        is_equal(talk.line(), 'hello\n')
+        talk.say('hello from %s\n' % cert)
+        is_equal(talk.end(), (b'', 'close_notify'))
+    return play
+
+
+def gets_nothing(cert='server'):
+    """A server whose session ends before a byte has passed."""
+    def play(talk):
+        talk.start_tls(cert=cert)
+        is_equal(talk.peer.recv_all(), (b'', 'eof'), 'what the client says in TLS')
+    return play
