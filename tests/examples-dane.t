@@ -10,7 +10,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib
 from dnssec import Dns, tlsa
 from examples import (EXAMPLES, SAY_HELLO, Played, Result, example, gets_nothing, greets, is_done,
                       is_refused)
-from pki import bundle, cert_hash, issue, issued, issued_between, pki, pki_path
+from pki import bundle, cert_hash, issued, issued_between, pki, pki_path
+from postfix import Postfix
 from scratch import temp_dir
 from tap import is_equal, is_true, run, test
 
@@ -213,6 +214,25 @@ def _():
             is_equal(result.out, b'' if code is None else b'hello from dane\n')
             is_equal('do not match its TLSA records' in result.err, code is None, result.err)
             is_true(result.code == 0 if code == 0 else result.code in (77, 97), result)
+
+
+@test('with Postfix: a mail arrives by DANE; by another record not even a MAIL FROM')
+def _():
+    postfix = Postfix()
+    dns = Dns('_25._tcp.mx.signed. TLSA ' + tlsa('server', 3, 1, 1),
+              '_25._tcp.other.signed. TLSA ' + tlsa('a', 3, 1, 1))
+
+    def send(host):
+        return example('starttls-dial', 'smtp', '127.0.0.1', postfix.port,
+                       EXAMPLES + '/policy/dane', host, 25, 'tls-io',
+                       EXAMPLES + '/mail/smtp-send', 'alice@example.org', 'bob@example.net',
+                       input=b'Subject: hello\n\nhello\n', env=dns.env)
+
+    is_done(send('other.signed'), 77)
+    postfix.wait_log('[127.0.0.1] ehlo=1 starttls=1 commands=2')
+    is_done(send(HOST))
+    [(head, body)] = postfix.delivered()
+    is_true(b'with ESMTPS' in head and body == b'hello\n', head)
 
 
 @test('prog has neither TLSA nor the certificates, nor another descriptor')
