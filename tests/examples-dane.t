@@ -62,9 +62,11 @@ def accepts(cert, *data, **more):
 
 
 def refuses(cert, why, *data, **more):
-    """This server gets not one byte."""
+    """This server gets not one byte. why is a pattern: openssl's words differ with its version."""
     server = Played(gets_nothing(cert))
-    is_refused(visit(server, data, **more), 77, 'dane-match: fatal: ' + why)
+    result = visit(server, data, **more)
+    is_equal((result.code, result.out), (77, b''), result)
+    is_true(re.fullmatch('dane-match: fatal: %s\n' % why, result.err), result.err)
     server.join()
 
 
@@ -128,7 +130,7 @@ def _():
     issued_between('past', '200101000000Z', '200201000000Z', NAMED)
     refuses(sent('past', 'ca'), NO_MATCH + ': certificate has expired', ca)
     issued_between('future', '20400101000000Z', '20400201000000Z', NAMED)
-    refuses(sent('future', 'ca'), NO_MATCH + ': certificate is not yet valid', ca)
+    refuses(sent('future', 'ca'), NO_MATCH + ': certificate is not yet valid.*', ca)
     issued_between('gone', '200101000000Z', '200201000000Z', AUTHORITY)
     issued('late', NAMED, ca='gone')
     refuses(sent('late', 'gone'), NO_MATCH + ': certificate has expired', tlsa('gone', 2, 1, 1))
