@@ -162,7 +162,8 @@ def _():
     not_resident('reads the files where it runs, not where the chain does')
     text = client_refusal(HERE, {}, 96, on_system())
     is_true(re.fullmatch(r"unable to read libtls's default CAFILE /.*/cert.pem: No such file or "
-                         r'directory; set CAFILE or CADIR .*CADIR=/etc/ssl/certs', text), text)
+                         r'directory; install ca-certificates, or set CAFILE or CADIR .*'
+                         r'CADIR=/etc/ssl/certs', text), text)
 
 
 @test('CAFILE or CADIR: the system is not asked')

@@ -180,8 +180,8 @@ static int trust_system(struct tls_config *c, struct failure *why)
   if (is_hashed_dir(dir)) return trust_dir(c, dir, 0, why);
   if (access(path, R_OK) == 0) return trust_file(c, path, why);
   return failure_set(why, EXIT_TLS_CONFIG, "unable to read libtls's default CAFILE ", path, ": ",
-    strerror(errno), "; set CAFILE or CADIR to what the system has, for example "
-    "CADIR=/etc/ssl/certs");
+    strerror(errno), "; install ca-certificates, or set CAFILE or CADIR to what the system has, "
+    "for example CADIR=/etc/ssl/certs");
 }
 
 int trust_add(struct tls_config *c, int is_server, struct failure *why)
