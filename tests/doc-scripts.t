@@ -8,7 +8,7 @@ import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import BIN, Chain, need
-from examples import EXAMPLES, free_port, port_is_open
+from examples import EXAMPLES, free_port, port_is_open, sanitizers
 from pages import PAGES, page, shown_in
 from peer import Peer
 from pki import cert_hash, openssl, pki, server_env
@@ -73,6 +73,7 @@ def run_script(text, net, env, client=False):
 
 SERVERS = [
     # page, script, what the client hears
+    ('README.md', 0, b'I am smtpfront-qmail'),
     ('tls-chain.7', 0, b'I am qmail-smtpd'), ('tls-chain.7', 1, b'I am qmail-smtpd'),
     ('tls-chain-services.7', 0, b'I am qmail-smtpd'),
     ('tls-chain-services.7', 1, b'I am qmail-smtpd'),
@@ -98,7 +99,7 @@ ENGINE, ITS_SERVER = ('tls-engined.8', 0), ('tls-engined.8', 1)
 
 @test('every script in the pages is one that is tried here')
 def _():
-    shown = [(name, i) for name in PAGES for i in range(len(scripts(name)))]
+    shown = [(name, i) for name in [*PAGES, 'README.md'] for i in range(len(scripts(name)))]
     is_equal(sorted(shown), sorted([s[:2] for s in SERVERS] + CLIENTS + [ENGINE, ITS_SERVER]))
 
 
@@ -134,8 +135,7 @@ def _():
     make, look = [text for text in shown_in('tls-chain.7')
                   if text.startswith(('apt-get ', 'export CAFILE'))]
     d, port = temp_dir(), str(free_port())
-    env = {k: v for k, v in os.environ.items() if k.startswith(('ASAN_', 'UBSAN_'))}
-    env['PATH'] = ':'.join([BIN, EXAMPLES, os.environ['PATH']])
+    env = {**sanitizers(), 'PATH': ':'.join([BIN, EXAMPLES, os.environ['PATH']])}
 
     def shell(script, **kw):
         return subprocess.Popen(['sh', '-e', '-c', script.replace('4433', port)], env=env,

@@ -10,8 +10,9 @@ import struct
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import Chain, need
+from chain import BIN, need
 from examples import EXAMPLES, Daemon, Played, as_user, example, free_port, is_done
+from pages import shown
 from pki import cert_hash, pki
 from scratch import temp, temp_dir
 from tap import Skip, is_equal, is_true, run, test, wait_for
@@ -164,15 +165,19 @@ def _():
     is_certified('postgres', port)
 
     need('psql')
-    tunnel = Chain(['tcpserver', '-1HRl0', '127.0.0.1', '0', EXAMPLES + '/starttls-connect',
-                    'postgres', '127.0.0.1', str(port), 's6-ioconnect'],
-                   env={'CAFILE': pki() + '/ca.pem'})
-    here = wait_for(lambda: tunnel.stderr().split('\n')[0], 'a port')
-    result = example('psql', '-At', 'host=127.0.0.1 port=%s user=postgres sslmode=disable' % here,
-                     input=b'select n, ssl from generate_series(1, 100000) n, pg_stat_ssl s '
-                           b'where s.pid = pg_backend_pid();\n')
-    is_done(result)
-    is_equal(result.out, b''.join(b'%d|t\n' % n for n in range(1, 100001)))
+    for text in (shown('examples/README.md', 'tcpserver -HRl0 127.0.0.1 5433'),
+                 shown('starttls-connect.1', 'tcpserver -HRl0 127.0.0.1 5433')):
+        here = free_port()
+        text = text.replace('5433', str(here)).replace('db.example.org', '127.0.0.1 %d' % port)
+        tunnel, psql = text.split(' &\n')
+        env = {'PATH': '%s:%s:%s' % (BIN, EXAMPLES, os.environ['PATH'])}
+        Daemon(['sh', '-c', 'exec ' + tunnel],
+               env={'CAFILE': pki() + '/ca.pem', **env}).wait_port(here)
+        result = example('sh', '-c', psql.rstrip() + ' -At', env={'PGUSER': 'postgres', **env},
+                         input=b'select n, ssl from generate_series(1, 100000) n, pg_stat_ssl s '
+                               b'where s.pid = pg_backend_pid();\n')
+        is_done(result)
+        is_equal(result.out, b''.join(b'%d|t\n' % n for n in range(1, 100001)))
 
 
 

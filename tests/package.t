@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import TOP, need
+from pages import shown
 from scratch import temp_dir
 from tap import Skip, is_equal, is_true, run, test
 from tree import GIT, MTIME, clone, info, private_system, repository, sh, targets
@@ -137,7 +138,7 @@ def build():
         p = subprocess.run(['dpkg-checkbuilddeps'], cwd=d, stderr=subprocess.PIPE, text=True)
         if p.returncode:
             raise Skip(p.stderr.strip())
-        log = sh(d, 'dpkg-buildpackage', '-us', '-uc', '-b')
+        log = sh(d, *shown('INSTALL', 'dpkg-buildpackage').split())
         is_true(re.search(r'^All tests successful', log, re.M), 'tests of the build:\n' + log)
         # dpkg's own tell what else it would like to be installed
         is_equal(re.findall(r'^(?!dpkg-).*warning.*$', log, re.M), [], 'warnings')
@@ -212,15 +213,37 @@ def _():
 
 # What the recipes say of the version, the programs, the home page
 
-def field(path, pattern):
+def read(path):
     with open('%s/%s' % (TOP, path)) as f:
-        return re.findall(pattern, f.read(), re.M)
+        return f.read()
+
+
+def field(path, pattern):
+    return re.findall(pattern, read(path), re.M)
 
 
 @test('debian/changelog and NEWS begin with the version of package/info')
 def _():
     is_equal(field('debian/changelog', r'^tls-chain \((.*?)\)')[0], info('version'), 'changelog')
     is_equal(field('NEWS', r'^(\d[\d.]*)')[0], info('version'), 'NEWS')
+
+
+def packages(begin):
+    """Those that a line of INSTALL installs."""
+    return set(re.sub('#.*', '', shown('INSTALL', begin)).replace('\\\n', '').split()[2:])
+
+
+@test('INSTALL: the packages to build, to use and to test with are those of the recipes')
+def _():
+    checked = re.search(r'^tools/packages ((?:.*\\\n)*.*)$', read('tools/check'), re.M)[1].split()
+    for begin in ('apt-get install gcc make', 'apt-get install ucspi-tcp openssl',
+                  'apt-get install libcmocka-dev perl'):
+        is_equal(packages(begin) - set(checked), set(), begin)
+    wanted = re.search(r'^Build-Depends:\n((?: .*\n)+)', read('debian/control'), re.M)[1]
+    wanted = {re.match(r' ([a-z0-9-]+)', line)[1] for line in wanted.splitlines()}
+    is_equal(packages('apt-get install build-essential debhelper'),
+             {name.removesuffix('-compat') for name in wanted} | {'build-essential'})
+    is_true('tls-chain_%s_' % info('version') in read('INSTALL'), 'version')
 
 
 @test('APKBUILD: sh can read it; version, home page and programs are those of the tree')

@@ -11,7 +11,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import BIN, need
 from examples import SBIN, Daemon, free_port
-from pages import shown_in
+from pages import shown, shown_in
 from peer import Peer
 from pki import server_env
 from privileges import as_root
@@ -26,12 +26,6 @@ PATH = BIN + ':' + os.environ['PATH'] + SBIN
 BIG = 1 << 20
 
 
-def shown(begin):
-    """The text in the page that begins so."""
-    text, = [t for t in shown_in(PAGE) if t.startswith(begin)]
-    return text
-
-
 class Place:
     """A directory in place of /etc/tls-chain/smtps, with its tls and a script of the page, in which
     another program stands for qmail-smtpd, and a free port for 465."""
@@ -42,7 +36,7 @@ class Place:
         os.mkdir(self.dir + '/tls')
         for setting, value in server_env().items():
             write_line('%s/tls/%s' % (self.dir, setting), value)
-        text = self.fit(shown(begin))
+        text = self.fit(shown(PAGE, begin))
         for old, new in {'s6-setuidgid qmaild\n': '', 'chpst -u qmaild ': '',
                          'qmail-smtpd': app, **changes}.items():
             text = text.replace(old, new)
@@ -142,7 +136,7 @@ def _():
     place = Place('session', SESSION)
     door = place.dir + '/door'
     command = re.search(r'^ExecStart=/usr/bin/(s6-envdir .*)$',
-                        shown('# /etc/systemd/system/tls-engined.service'), re.M)[1]
+                        shown(PAGE, '# /etc/systemd/system/tls-engined.service'), re.M)[1]
     command = command.replace('/etc/tls-chain/tls', place.dir + '/tls').split()
     activate(place, program=[shutil.which('s6-envdir'), *command[1:]], listen=door)
     wait_for(lambda: os.path.exists(door), 'the door')
@@ -163,7 +157,8 @@ def inetd_session():
 def _():
     need('inetd')
     place = inetd_session()
-    write_line(place.dir + '/inetd.conf', '127.0.0.1:' + place.fit(shown('465 stream')).strip())
+    line = place.fit(shown(PAGE, '465 stream')).strip()
+    write_line(place.dir + '/inetd.conf', '127.0.0.1:' + line)
     place.daemon('inetd', '-i', place.dir + '/inetd.conf').wait_port(place.port)
     place.serves()
 
@@ -172,7 +167,7 @@ def _():
 def _():
     need('xinetd')
     place = inetd_session()
-    write_line(place.dir + '/conf', place.fit(shown('service smtps')).replace(
+    write_line(place.dir + '/conf', place.fit(shown(PAGE, 'service smtps')).replace(
         '{\n', '{\n  bind = 127.0.0.1\n'))
     place.daemon('xinetd', '-dontfork', '-f', place.dir + '/conf', '-pidfile',
                  place.dir + '/pid').wait_port(place.port)
@@ -186,7 +181,7 @@ def _():
     if subprocess.run([*alone, 'true'], stderr=subprocess.DEVNULL).returncode:
         raise Skip('no process may be number 1 here')
     place = Place('run', RUN, **{'tcpserver ': 'tcpserver -c 1 '})
-    init, argv = re.fullmatch(r'(tini --) (\S+)\n', shown('tini'))[1].split(), [place.script]
+    init, argv = re.fullmatch(r'(tini --) (\S+)\n', shown(PAGE, 'tini'))[1].split(), [place.script]
     place.daemon(*alone, *init, *argv).wait_port(place.port)
     for _ in range(3):
         place.serves(1)  # orphans come and go

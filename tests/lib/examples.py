@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import traceback
@@ -22,6 +23,11 @@ from tap import SLOW, Skip, is_equal, is_true, wait_for
 
 EXAMPLES = TOP + '/examples'
 SBIN = ':/usr/sbin:/sbin:/usr/lib/postfix/sbin'
+
+
+def sanitizers():
+    """The variables that tell sanitizers what to do."""
+    return {k: v for k, v in os.environ.items() if k.startswith(('ASAN_', 'UBSAN_'))}
 
 
 # The examples
@@ -51,9 +57,8 @@ def example(*argv, input=b'', env=None, cwd=None):
     """Runs an example, by its name, and waits for its end. input: bytes, or a file's path, or a
     list of SMTP commands, which a patient client says one after the other."""
     need('tcpclient', 's6-ioconnect')
-    environment = {'PATH': BIN + ':' + os.environ['PATH'], 'CAFILE': pki() + '/ca.pem'}
-    environment.update({k: v for k, v in os.environ.items() if k.startswith(('ASAN_', 'UBSAN_'))})
-    environment.update(env or {})
+    environment = {'PATH': BIN + ':' + os.environ['PATH'], 'CAFILE': pki() + '/ca.pem',
+                   **sanitizers(), **(env or {})}
     argv = [EXAMPLES + '/' + argv[0] if os.path.exists(EXAMPLES + '/' + argv[0]) else argv[0],
             *map(str, argv[1:])]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -117,7 +122,8 @@ class Daemon:
         self._log = tempfile.TemporaryFile()
         self.p = subprocess.Popen(
             [program, *argv[1:]], stdin=self._log, stdout=self._log, stderr=self._log,
-            env={'PATH': os.environ['PATH'] + SBIN, **(env or {})}, cwd=cwd, start_new_session=True)
+            env={'PATH': os.environ['PATH'] + SBIN, **sanitizers(), **(env or {})}, cwd=cwd,
+            start_new_session=True)
         close_later(self, first=True)  # to be stopped before its files are removed
 
     def log(self):
@@ -145,8 +151,9 @@ class Daemon:
         self._log.close()
 
 
-def port_is_open(port):
-    wanted = '0100007F:%04X' % port
+def port_is_open(port, host='127.0.0.1'):
+    """Whether somebody listens on just that."""
+    wanted = '%08X:%04X' % (int.from_bytes(socket.inet_aton(host), sys.byteorder), port)
     with open('/proc/net/tcp') as f:
         return any(line.split()[1] == wanted and line.split()[3] == '0A' for line in f)
 
@@ -164,9 +171,9 @@ class Played:
     After the test of the client, join() raises what the player raised, and tells the connections.
     """
 
-    def __init__(self, *plays, host='127.0.0.1'):
+    def __init__(self, *plays, host='127.0.0.1', port=0):
         family = socket.AF_INET6 if ':' in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family)
+        self._listener = socket.create_server((host, port), family=family)
         self._listener.settimeout(20 * SLOW)
         self.port = self._listener.getsockname()[1]
         self.talks = []
@@ -205,7 +212,10 @@ class Played:
             return n
 
     def close(self):
+        if self._listener.fileno() >= 0:
+            self._listener.shutdown(socket.SHUT_RDWR)  # a thread that waits for a client ends
         self._listener.close()
+        self._thread.join(30 * SLOW)
 
 
 class Talk:

@@ -15,6 +15,12 @@ def close_later(*things, first=False):
     _open_files[at:at] = things
 
 
+def close_those(kind):
+    """Closes what is of that kind, now."""
+    for f in [f for f in _open_files if isinstance(f, kind)]:
+        f.close()
+
+
 @after_each
 def close_all():
     for f in _open_files:

@@ -112,8 +112,7 @@ class Scan:
         return self
 
     def scan(self):
-        env = {k: v for k, v in os.environ.items() if k.startswith(('ASAN_', 'UBSAN_'))}
-        self.daemon = Daemon(['s6-svscan', self.dir + '/scan'], env={**env, 'PATH': self.path})
+        self.daemon = Daemon(['s6-svscan', self.dir + '/scan'], env={'PATH': self.path})
         wait_for(lambda: subprocess.run(['s6-svscanctl', '-a', self.dir + '/scan'],
                                         stderr=subprocess.DEVNULL).returncode == 0, 's6-svscan')
 
