@@ -179,7 +179,7 @@ PROG = "sh -c 'echo QUIT >&7 && read line <&6 && echo \"$line\"'"
 @in_the_world('starttls-dial, tcpclient: a chain after it')
 def _(reader):
     server = Played(*[by_smtp(smtp)] * 3, port=25)
-    dialled = shown(EXAMPLES_PAGE, 'starttls-dial smtp')
+    dialled = shown(EXAMPLES_PAGE, "starttls-dial smtp mx.example.org '' tls-handshake")
     # which asks the DNS only
     called = instead(shown(EXAMPLES_PAGE, 'tcpclient mx.example.org 25 starttls/smtp'),
                      'tcpclient mx.example.org', 'tcpclient 127.0.0.1')

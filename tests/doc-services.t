@@ -7,6 +7,7 @@ import re
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import need
+from compiled import compiled
 from examples import Daemon, is_done
 from pages import shown
 from pki import pki, pki_path, server_env
@@ -68,6 +69,27 @@ def _(reader):
     reader.has('message', MAIL)
     is_done(reader.types('mail/send-mandatory localhost 2525 me@example.com you@example.org '
                          '< message'))
+
+
+@on_a_machine('an SMTP server and a client in C', 'tcpclient')
+def _(reader):
+    os.symlink(compiled('smtpd'), reader.dir + '/c/smtpd')
+    os.symlink(compiled('smtpc'), reader.dir + '/c/smtpc')
+    for name, value in server_env().items():
+        reader.has('c/tls/' + name, value + '\n')
+    reader.has('c/deliver', '#!/bin/sh\ncat > mail\necho "$RECIPIENTS" >> mail\n', 0o755)
+    reader.has('c/run', shown(PAGE, '#!/usr/bin/execlineb -P\n# The network is on 0'), 0o755)
+    send = shown(PAGE, '#!/usr/bin/execlineb -P\n# The network is on 6')
+    for old, new in ('tcpclient mx.example.org 25', 'tcpclient 127.0.0.1 2525'), \
+                    ('-k mx.example.org', '-k localhost'):
+        is_true(old in send, old)
+        send = send.replace(old, new)
+    reader.has('c/send', send, 0o755)
+    Daemon([reader.dir + '/c/run'], env=reader.env, cwd=reader.dir + '/c')
+    wait_listening(2525, '127.0.0.1')
+    is_done(reader.types('cd c\n./send', MAIL.encode()))
+    with open(reader.dir + '/c/mail') as f:
+        is_true(f.read().endswith(MAIL + 'you@example.org\n'), 'the mail')
 
 
 # Services

@@ -22,6 +22,7 @@ FOUND = [
     (r'tls-handshake\.1', r'openssl x509 -in client\.pem', 'doc-scripts.t'),
     (r'tls-chain-services\.7', r'#!/bin/sh|# /etc/systemd/system/', 'supervisors.t'),
     (r'tls-chain-environment\.7', r'ECDHE-', 'doc.t'),
+    (r'tlsctl\.3', r'char facts', 'tlsctl.t'),
     (r'tls-session\.7', r'(chain|engine)   ?00 ', 'doc.t'),
     (r'README\.md|INSTALL', r'\./configure && make', 'install.t'),
     (r'INSTALL', r'apt-get install ', 'package.t'),

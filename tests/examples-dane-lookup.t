@@ -8,12 +8,14 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import BIN
 from dnssec import KINDS, Dns
-from examples import example, is_done, is_refused
+from examples import EXAMPLES, example, is_done, is_refused
+from pages import shown
 from scratch import temp, temp_dir
-from tap import is_equal, is_true, run, test
+from tap import Skip, is_equal, is_true, run, test
 
 A, B = '0a' * 32, '0b' * 32
 BOGUS = [kind for kind in KINDS if kind not in ('signed', 'plain')]
+PAGE = 'examples/README.md'
 SAYS = 'dane-lookup: fatal: '
 
 
@@ -44,6 +46,21 @@ def _():
         finds(dns, host, '3 1 1 ' + A, '3 1 1 ' + B, '2 0 2 ' + A + B, '3 1 0 ' + 9 * A)
     finds(dns, 'mx.signed', '2 1 1 ' + B, port=587)
     finds(dns, 'any.signed', '3 0 1 ' + A, port=2525)
+
+
+@test('as examples/README.md has it: the command; unbound-host takes the file for UNBOUND_CONF')
+def _():
+    dns = Dns('_25._tcp.mx.signed. TLSA 3 1 1 ' + A)
+    text = shown(PAGE, 'policy/dane-lookup').replace('mx.example.org', 'mx.signed')
+    result = example('sh', '-c', text, cwd=EXAMPLES, env=dns.env)
+    is_equal((result.code, result.out), (0, b'3 1 1 %s\n' % A.encode()), result)
+    if not os.path.exists('/usr/share/dns/root.key'):
+        raise Skip('dns-root-data is not installed')
+    conf = shown(PAGE, 'server:\n')
+    for text, code in (conf, 0), (conf.replace('forward-addr', 'forward-address'), 1):
+        # A name that the library answers for by itself.
+        result = example('unbound-host', '-C', temp(text.encode()), 'name.invalid')
+        is_equal(result.code, code, result)
 
 
 @test('if there are records of other kinds only, that is what is said')

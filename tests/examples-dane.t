@@ -7,9 +7,11 @@ import os
 import re
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
+from chain import BIN
 from dnssec import Dns, tlsa
 from examples import (EXAMPLES, SAY_HELLO, Played, Result, example, gets_nothing, greets, is_done,
                       is_refused)
+from pages import shown
 from pki import bundle, cert_hash, issued, issued_between, pki, pki_path
 from postfix import Postfix
 from scratch import temp_dir
@@ -185,21 +187,40 @@ def _():
     server.join()
 
 
+def offers(talk):
+    """The server's part of SMTP up to TLS."""
+    talk.say('220 mx.signed\r\n')
+    talk.hear(r'EHLO \S+')
+    talk.say('250-mx.signed\r\n250 STARTTLS\r\n')
+    talk.hear('STARTTLS')
+    talk.say('220 go ahead\r\n')
+
+
+def then(play):
+    def both(talk):
+        offers(talk)
+        play(talk)
+    return both
+
+
+@test('as it is typed in examples/README.md')
+def _():
+    named()
+    server = Played(then(greets('dane')))
+    text = shown('examples/README.md', "starttls-dial smtp mx.example.org '' policy/dane mx.")
+    for old, new in (("mx.example.org ''", '127.0.0.1 %d' % server.port),
+                     ('dane mx.example.org', 'dane ' + HOST), ('prog...', '"$@"')):
+        is_true(old in text, old)
+        text = text.replace(old, new)
+    result = example('sh', '-c', text, 'sh', *SAY_HELLO, cwd=EXAMPLES,
+                     env={'TLSA': tlsa('dane', 3, 1, 1), 'PATH': EXAMPLES + ':' + BIN + ':'
+                          + os.environ['PATH']})
+    server.join()
+    is_equal((result.code, result.out), (0, b'hello from dane\n'), result)
+
+
 @test('by STARTTLS and under UCSPI-TLS: the same, and a refused client does not go on in plaintext')
 def _():
-    def offers(talk):
-        talk.say('220 mx.signed\r\n')
-        talk.hear(r'EHLO \S+')
-        talk.say('250-mx.signed\r\n250 STARTTLS\r\n')
-        talk.hear('STARTTLS')
-        talk.say('220 go ahead\r\n')
-
-    def then(play):
-        def both(talk):
-            offers(talk)
-            play(talk)
-        return both
-
     named()
     dane = [EXAMPLES + '/policy/dane', HOST, '25', 'tls-io']
     under = ['tls-await', '-c', *dane]

@@ -14,11 +14,12 @@ import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from chain import need
+from pages import shown
 from peer import Peer
 from pki import pki
 from scratch import close_later
 from services import (LOOPBACK, SERVICE_MAIL, SMTP_SERVER, Scan, add_starttls_proxy, is_started,
-                      run_command, verifying_context, with_smtpd, write_line, write_script)
+                      run_command, verifying_context, with_smtpd, write_script)
 from sockets import read_line, read_to_end
 from tap import SLOW, is_equal, is_true, run, test
 
@@ -130,9 +131,10 @@ def serves_acceptutils():
 def serves_mailfront():
     need('smtpfront-echo', 'cvm-pwfile')
     scan = Scan()
-    write_line(scan.dir + '/passwd', 'alice:%s:8:8::/:' %
-               run_command('openssl', 'passwd', '-6', 'secret').strip())
-    scan.add('submission-mailfront', CVM_PWFILE_PATH=scan.dir + '/passwd', SMTPD=(
+    path = scan.dir + '/submission.passwd'
+    text = shown('examples/README.md', 'install -m 640').replace('/etc/submission.passwd', path)
+    run_command('sh', '-ec', text.replace('passwd -6', 'passwd -6 secret'))
+    scan.add('submission-mailfront', CVM_PWFILE_PATH=path, SMTPD=(
         'smtpfront-echo cvm-authenticate check-fqdn accept starttls-ucspi +require-auth'))
     return scan.start()
 

@@ -275,13 +275,13 @@ def _():
 def links_with_library(root):
     """A program in C finds the library that is installed below root by pkg-config."""
     need('pkg-config')
-    with open(root + '/user.c', 'w') as f:
+    with open(root + '/smtpd.c', 'w') as f:
         f.write('#include <tlsctl.h>\nint main(void) { return tlsctl_offered(); }\n')
     env = {'PKG_CONFIG_PATH': root + '/usr/lib/pkgconfig', 'PKG_CONFIG_SYSROOT_DIR': root}
     is_equal(sh(root, 'pkg-config', '--modversion', 'tlsctl', env=env), info('version') + '\n')
-    flags = sh(root, 'pkg-config', '--cflags', '--libs', 'tlsctl', env=env).split()
-    sh(root, 'cc', '-o', 'user', 'user.c', *flags)
-    sh(root, './user')
+    sh(root, 'sh', '-ec', shown('tlsctl.3', 'cc -o smtpd smtpd.c') + './smtpd', env=env)
+    sh(root + '/usr/share/doc/tls-chain/examples/c', 'sh', '-ec',
+       shown('examples/README.md', 'cc -o smtpd smtpd.c'), env=env)
 
 
 run()

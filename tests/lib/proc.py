@@ -1,6 +1,7 @@
 # ISC licence: see COPYING.
 """What /proc tells of processes."""
 
+import itertools
 import os
 
 
@@ -76,7 +77,7 @@ def find_processes(name):
             with open('/proc/%d/cmdline' % pid, 'rb') as f:
                 argv = f.read().split(b'\0')
             if b'valgrind' in argv[0]:
-                argv = argv[4:]  # -q, --error-exitcode, --log-file
+                argv = list(itertools.dropwhile(lambda a: a.startswith(b'-'), argv[1:]))
             names = [os.path.basename(a) for a in argv[:2]]
             if argv[0] and comm_of(pid) == SIGNER:  # it has the arguments of its parent
                 names = [SIGNER.encode()]
