@@ -2,4 +2,4 @@
 
 /* The version of the package, as in package/info. */
 
-#define TLS_CHAIN_VERSION "0.1.0"
+#define TLS_CHAIN_VERSION "0.2.0"
