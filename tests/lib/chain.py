@@ -47,7 +47,7 @@ def kill_chains():
 PACKAGES = {
     'smtpfront-echo': 'mailfront', 'imapfront-auth': 'mailfront', 'pop3front-auth': 'mailfront',
     'cvm-pwfile': 'cvm', 'msmtpd': 'msmtp-mta', 'psql': 'postgresql-client',
-    'ldns-keygen': 'ldnsutils', 'ldns-signzone': 'ldnsutils',
+    'ldns-keygen': 'ldnsutils', 'ldns-signzone': 'ldnsutils', 'host': 'bind9-host',
     's6-rc-compile': 's6-rc', 'setpriv': 'util-linux', 'dovecot': 'dovecot-core',
     '/usr/lib/dovecot/imap': 'dovecot-imapd', '/usr/lib/dovecot/imap-login': 'dovecot-imapd',
     '/usr/lib/dovecot/pop3-login': 'dovecot-pop3d',
