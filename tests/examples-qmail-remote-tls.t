@@ -6,9 +6,11 @@
 import os
 import re
 import ssl
+import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
 from examples import Played
+from pages import shown
 from pki import issued, issued_between, pki
 from postfix import Postfix
 from qmail import NO_OFFER, Home, lenient, mail_server, remote_with
@@ -81,6 +83,21 @@ def _():
                  'the server does not start TLS: 454 not now', control)
         deferred(mail_server(max=ssl.TLSVersion.TLSv1_2, ciphers='AES128-SHA'),
                  'handshake failed: .*', control)
+
+
+@test('the control files that examples/README.md makes require TLS')
+def _():
+    server = Played(lenient(plain))
+    home = Home()
+    text = shown('examples/README.md', 'echo example.org >> /var/qmail')
+    for old, new in (('/var/qmail', home.dir), ('echo example.org >>', 'echo example.net >>'),
+                     ('example.org:mx.example.org', 'example.net:127.0.0.1:%d' % server.port)):
+        is_true(old in text, old)
+        text = text.replace(old, new)
+    subprocess.run(['sh', '-ec', text], check=True)
+    is_equal(home.deliver().reports(),
+             ['Z127.0.0.1: TLS failed: the server does not offer STARTTLS. (#4.7.5)\n'])
+    server.join()
 
 
 @test('a server that cannot be verified: deferred with the reason if it is in tlshosts')

@@ -12,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lib'))
-from chain import need
+from chain import TOP, need
 from examples import Played
+from pages import shown
 from postfix import Postfix
-from qmail import FROM, LETTER, NO_OFFER, OFFER, TO, Home, mail_server, taken_by
+from qmail import FROM, LETTER, NO_OFFER, OFFER, TO, Home, mail_server, taken_by, write_tool
 from tap import is_equal, is_true, run, test
 
 HELLO = 'EHLO client.example.org'
@@ -230,6 +231,16 @@ def _():
 
 
 # Under qmail itself
+
+@test('qmail-start gets QMAILREMOTE as examples/README.md sets it: where make install puts it')
+def _():
+    home = Home()
+    write_tool(home.dir + '/bin/qmail-start', 'echo "$QMAILREMOTE $*"\n')
+    text = shown('examples/README.md', 'export QMAILREMOTE')
+    said = subprocess.run(['sh', '-ec', text], env=home.environment, stdout=subprocess.PIPE,
+                          check=True, text=True).stdout
+    is_equal(said.replace('/usr/local/share/doc/tls-chain', TOP), home.remote + ' ./Mailbox\n')
+
 
 RSPAWN = '/var/qmail/bin/qmail-rspawn'
 
