@@ -87,7 +87,8 @@ def _():
     is_equal(c.wait(), 0)
     cipher, _, bits = peer.tls.cipher()
     is_equal(unjoined(c).splitlines(),
-             ['SSL_CIPHER=' + cipher, 'SSL_CIPHER_USEKEYSIZE=%d' % bits,
+             ['SSL_CIPHER=' + cipher, 'SSL_CIPHER_ALGKEYSIZE=%d' % bits,
+              'SSL_CIPHER_USEKEYSIZE=%d' % bits, 'SSL_CLIENT_VERIFY=NONE',
               'SSL_PROTOCOL=TLSv1.2', 'SSL_SESSION_RESUMED=Initial'])
 
 
