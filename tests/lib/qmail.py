@@ -64,6 +64,12 @@ class Delivery:
         return [r.decode() for r in self.said.split(b'\0')[:-1]]
 
 
+def signals_of_rspawn():
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    for number in signal.SIGHUP, signal.SIGINT, signal.SIGTERM:  # nohup ignores the first
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Home:
     """qmail's home, with these control files in it; remote is what is run as qmail-remote."""
 
@@ -102,7 +108,7 @@ class Home:
         self.p = subprocess.Popen(
             [self.remote, host, sender, *to], stdin=stdin, env={**self.environment, **(env or {})},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.dir + '/queue/mess',
-            preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_IGN))
+            preexec_fn=signals_of_rspawn)
         os.close(stdin)
         return self.p
 
