@@ -117,7 +117,8 @@ static char const *reason_hint(char const *reason)
 static char const *connection_error(struct connection const *c)
 {
   if (tls_peer_cert_provided(c->tls))
-    return "libtls cannot tell what is in the peer's certificate (a time of 1969-12-31 23:59:59?)";
+    return "libtls cannot tell what is in the peer's certificate "
+      "(two common names, or a time of 1969-12-31 23:59:59?)";
   if (hooks_fault()) return hooks_fault();
   char const *reason = tls_error(c->tls);
   char const *verification = c->is_server ? tls_error(c->context) : 0;
