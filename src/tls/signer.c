@@ -133,7 +133,7 @@ static void signer_run(char const *const *paths, size_t n) gccattr_noreturn;
 static void signer_run(char const *const *paths, size_t n)
 {
   char prog[PROGNAME_SIZE], pem[KEY_PEM_MAX];
-  struct failure why;
+  struct failure why = { 0 }; /* sent as a whole, by who has had keys on this stack */
   struct key *key = calloc(n, sizeof *key);
   int ok = key || failure_sys(&why, "unable to read keys");
   progname_set(prog, "tls-signer", "");
