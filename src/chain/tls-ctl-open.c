@@ -14,18 +14,21 @@
 
 #define USAGE "tls-ctl-open [ -Z ] [ -D ] { tlsside... } prog..."
 
-/* One side: its three descriptors, and the variables that tell their numbers, and the network. */
+/* The control socket, two pipes for plaintext, one for the reason why there is no TLS. */
+enum { CHANNELS = 4 };
+
+/* One side: its ends of them, and the variables that tell their numbers, and the network. */
 struct side
 {
-  int fd[4];
+  int fd[CHANNELS];
   char modif[160 + CHAIN_NETID_SIZE];
   size_t len;
 };
 
 static void side_name(struct side *s, char const *const *names, char const *netid)
 {
-  for (int i = 0; i < 4; i++) s->len += chain_setfd(s->modif + s->len, names[i], s->fd[i]);
-  if (*netid) s->len += chain_set(s->modif + s->len, names[4], netid);
+  for (int i = 0; i < CHANNELS; i++) s->len += chain_setfd(s->modif + s->len, names[i], s->fd[i]);
+  if (*netid) s->len += chain_set(s->modif + s->len, names[CHANNELS], netid);
 }
 
 static void sides_open(struct side *tls, struct side *app, char const *netid)
@@ -89,12 +92,12 @@ int main(int argc, char const **argv)
   struct chain_child child =
   {
     .argv = argv, .drop = CHAIN_APP | CHAIN_TLS, .modif = tls.modif, .modiflen = tls.len,
-    .keep = tls.fd, .n = 4, .input = -1, .orphan = orphan,
+    .keep = tls.fd, .n = CHANNELS, .input = -1, .orphan = orphan,
   };
   pid_t pid = chain_spawn(&child);
   if (!pid) chain_diesys(0, EXIT_SYSTEM, "start the TLS side");
   if (pid < 0) chain_diesys(0, errno == ENOENT ? 127 : 126, "exec the TLS side ", argv[0]);
-  for (int i = 0; i < 4; i++)
+  for (int i = 0; i < CHANNELS; i++)
     if (uncoe(app.fd[i]) < 0) chain_diesys(0, EXIT_SYSTEM, "hand on a descriptor");
   chain_door_leave();
   chain_exec(0, argv + n + 1, settings | CHAIN_FACTS | CHAIN_APP | CHAIN_TLS | CHAIN_DOOR,

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <openssl/bio.h>
+#include <openssl/err.h>
 #include <openssl/objects.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -82,6 +83,7 @@ static void facts_of_client(struct session_facts *f, struct tls *tls, char **s)
   }
   X509_free(x);
   BIO_free(b);
+  ERR_clear_error(); /* a text that is none in UTF-8 leaves one, as in pem.c */
 }
 
 int facts_fill(struct session_facts *f, struct tls *tls, int server, char *s, struct failure *why)

@@ -13,8 +13,9 @@
 #define FACTS_TEXT_SIZE (384 + 2 * (SESSION_FACT_MAX + 1))
 
 /*
-  Fills the facts, checked. The strings live as long as text, of FACTS_TEXT_SIZE bytes, and the
-  connection. A failure is a reason why the peer cannot be let in.
+  Fills the facts, checked; those of the client only for a server. The strings live as long as
+  text, of FACTS_TEXT_SIZE bytes, and the connection. A failure is a reason why the peer cannot be
+  let in.
 */
 extern int facts_fill(struct session_facts *, struct tls *, int server, char *text,
   struct failure *);
